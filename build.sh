@@ -22,6 +22,7 @@ usage: ./build.sh COMMAND [options]
   bench [NAME ...]     measure start, memory, added time, delivery and size; prints JSON lines
   lint                 ruff, mypy --strict, shellcheck, cfn-lint
   update-lock          renew requirements-dev.lock from requirements-dev.in
+  update-docs          renew the settings' tables in README.md and docs/settings.md
   help                 this text
 
 The first run takes minutes: it compiles the layer's own Python interpreter, which is then kept in the cache folder
@@ -227,6 +228,10 @@ main() {
         bench) bench "$@" ;;
         lint) lint ;;
         update-lock) update_lock ;;
+        update-docs)
+            make_venv
+            "$VENV/bin/python" -m docs.settings_table
+            ;;
         help | -h | --help) usage ;;
         *)
             usage >&2
