@@ -1,4 +1,4 @@
-"""What the repository promises of itself: docs are current, commands exist, the lock is whole, nothing leaks into it."""
+"""What the repository promises of itself: docs current, commands there, the lock whole, nothing leaking in."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""How long from a failure to its record on the queue?
+
+Measured from Lambda having the runtime's whole `/error` to the local queue having answered: an upper bound of "record
+complete → accepted". The stand-in says that it has no telemetry, as AWS's emulator does, so a record waits for no log
+lines. `first` is the first failure of a fresh sidecar (it imports what it needs), `later` are those after it. Beside
+it: the few-lines extension sending an event with boto3.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import processes
+from benchmarks.invocation import Runtime
+from benchmarks.report import Figure, beside, percentile
+from benchmarks.stand_in import ACCEPTED, RUNTIME_NEXT, Lambda, Queue
+
+ROUNDS = 25
+FAILURES = 21
+EVENT = json.dumps({"Records": [{"body": "x" * 700, "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d"}]}).encode()
+ERROR = json.dumps(
+    {
+        "errorType": "Error",
+        "errorMessage": "no such customer",
+        "trace": ["Error: no such customer", "    at handler (index.js:7:9)"],
+    }
+).encode()
+
+
+def fail_once(platform: Lambda, queue: Queue, runtime: Runtime) -> float:
+    """Run one invocation that reports an error; returns the time until the queue had the record, in ms."""
+    runtime.ask_next()
+    upstream = platform.api.expect(RUNTIME_NEXT)
+    request_id, deadline_ms, head = platform.new_invocation()
+    platform.invoke_extension(request_id, deadline_ms)
+    upstream.sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT)
+    runtime.receive()
+    runtime.report_error(request_id, ERROR)
+    reported = platform.api.expect(f"POST /2018-06-01/runtime/invocation/{request_id}/error")
+    reported.sock.sendall(ACCEPTED)
+    accepted = queue.accept()
+    runtime.receive()
+    upstream.sock.close()
+    reported.sock.close()
+    platform.await_idle()
+    return (accepted - reported.arrived) * 1000
+
+
+def _backstop(layer: Path) -> list[float]:
+    platform, queue = Lambda(telemetry=False), Queue()
+    with processes.sidecar(layer, platform, queue) as (_, state):
+        runtime = Runtime(processes.proxy_address(state))
+        taken = [fail_once(platform, queue, runtime) for _ in range(FAILURES)]
+        runtime.close()
+    platform.close()
+    queue.close()
+    return taken
+
+
+def _few_lines() -> list[float]:
+    platform, queue = Lambda(), Queue()
+    taken = []
+    with tempfile.TemporaryDirectory() as state:
+        environment = processes.function_environment(platform.runtime_api, Path(state), queue)
+        with processes.spawned(processes.few_lines_command(), environment):
+            platform.await_ready()
+            for _ in range(FAILURES):
+                request_id, deadline_ms, _head = platform.new_invocation()
+                started = time.monotonic()
+                platform.invoke_extension(request_id, deadline_ms)
+                taken.append((queue.accept() - started) * 1000)
+                platform.await_idle()
+    platform.close()
+    queue.close()
+    return taken
+
+
+def measure(layer: Path, rounds: int = ROUNDS) -> Iterator[Figure]:
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(_backstop(layer))
+        theirs.append(_few_lines())
+    for name, part in (("first", slice(0, 1)), ("later", slice(1, None))):
+        reference = Figure(
+            f"delivery.{name}.few_lines_boto3", percentile([ms for run in theirs for ms in run[part]], 50), "ms"
+        )
+        yield reference
+        yield beside(
+            f"delivery.{name}.backstop", percentile([ms for run in ours for ms in run[part]], 50), "ms", reference
+        )
