@@ -45,12 +45,18 @@ need() {
         die "please install: $* (on Debian or Ubuntu: sudo apt-get install $*), then run this again"
     fi
     say "installing Debian packages: $*"
-    # Kept off our stdout: `demo --json` promises one JSON object there.
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2 </dev/null || {
-        say "refreshing the package lists first"
-        apt-get update -qq >&2 </dev/null
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2 </dev/null
+    mkdir -p -- "$CACHE"
+    local log=$CACHE/apt.log
+    install_packages "$@" >"$log" 2>&1 && return
+    say "refreshing the package lists first"
+    { apt-get update -qq && install_packages "$@"; } >"$log" 2>&1 || {
+        cat -- "$log" >&2
+        return 1
     }
+}
+
+install_packages() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" </dev/null
 }
 
 # need_commands COMMAND:PACKAGE...: installs the packages whose command is missing.
