@@ -5,8 +5,8 @@ Nothing here raises: a full pipe or a closed descriptor must not take the sideca
 
 from __future__ import annotations
 
-import os
 import _thread
+import os
 
 from extension import fastjson
 
@@ -80,5 +80,3 @@ def forget() -> None:
     """Forget what was said once (a restored snapshot, a test)."""
     with _lock:
         _said.clear()
-
-

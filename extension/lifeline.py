@@ -1,0 +1,60 @@
+"""Watches the runtime's process, so that a crash is known at once and not only at the deadline.
+
+The wrapper leaves the runtime's process id and its pid namespace in STATE_DIR. A pidfd of a process that is not a child tells
+only that it ended (its exit status needs Linux 6.15). Where process ids are not shared, nothing is watched here:
+telemetry, the runtime's connection and the deadline are what is left.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+
+from extension import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PID_FILE = "runtime.pid"
+
+
+class Lifeline:
+    """Watches one runtime; `on_exit` is called once, when its process has ended."""
+
+    def __init__(self, state_dir: str, on_exit: Callable[[], None]) -> None:
+        self._path = f"{state_dir}/{PID_FILE}"
+        self._on_exit = on_exit
+        self._lock = _thread.allocate_lock()
+        self.watching = False
+
+    def begin(self) -> None:
+        """Read the wrapper's file and start to watch; called when the wrapper asks for the proxy. Never raises."""
+        with self._lock:
+            if self.watching:
+                return
+            try:
+                descriptor = self._open()
+                if descriptor is not None:
+                    _thread.start_new_thread(self._watch, (descriptor,))
+                    self.watching = True
+            except (OSError, ValueError, RuntimeError) as error:
+                say.warn_once("runtime watch", f"the runtime's process cannot be watched: {error}")
+
+    def _open(self) -> int | None:
+        with open(self._path, encoding="ascii") as file:
+            pid, _, namespace = file.read(256).strip().partition(" ")
+        if namespace != os.readlink("/proc/self/ns/pid"):
+            return None  # the number means another process here, or none
+        return os.pidfd_open(int(pid))
+
+    def _watch(self, descriptor: int) -> None:
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll()
+            os.close(descriptor)
+            self._on_exit()
+        except BaseException as error:
+            say.fault("runtime watch", error)

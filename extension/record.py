@@ -1,0 +1,253 @@
+"""The failure record, version 1: the shape of an AWS on-failure destination record plus a `backstop` object (record.schema.json).
+
+The event is spliced in byte for byte; everything else is written as ASCII JSON, so that SQS can refuse none of it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from extension import __version__, fastjson, outcome, payload
+from extension.event_source import event_source, retry_owner
+from extension.fingerprint import fingerprint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from extension.inflight import Invocation
+    from extension.outcome import ErrorSummary, Outcome
+    from extension.payload import Payload
+    from extension.settings import Settings
+
+QUEUE_LIMIT = 1_048_576
+_ATTRIBUTE_ROOM = 2_048
+_ERROR_ROOM = 65_536
+_LOG_ROOM = 196_608
+_SOURCE_ROOM = 1_048_576
+_NAMESPACE = bytes.fromhex("3c0b5b1e0f5c5d0e9c8f6f1d2a4b7e60")
+
+
+class Record:
+    """One failure record as it goes to the queue.
+
+    `marks` are places in `body`: where the event begins and ends, and where the `backstop` object begins.
+    """
+
+    __slots__ = ("body", "condition", "fingerprint", "function", "id", "marks")
+
+    def __init__(
+        self, record_id: str, function: str, condition: str, fingerprint: str, body: bytes, marks: tuple[int, int, int]
+    ) -> None:
+        self.id = record_id
+        self.function = function
+        self.condition = condition
+        self.fingerprint = fingerprint
+        self.body = body
+        self.marks = marks
+
+    def encode(self) -> bytes:
+        """Return the form in the spool: a header line, then the body."""
+        header = [self.id, self.function, self.condition, self.fingerprint, *self.marks]
+        return fastjson.dumps(header, ascii_only=True).encode() + b"\n" + self.body
+
+    @classmethod
+    def decode(cls, data: bytes) -> Record:
+        """Undo `encode`. Raises ValueError."""
+        line, newline, body = data.partition(b"\n")
+        header = fastjson.loads(line.decode())
+        if not newline or not isinstance(header, list) or len(header) != 7:
+            raise ValueError("not a spooled record")
+        record_id, function, condition, mark, *marks = header
+        return cls(record_id, function, condition, mark, body, (marks[0], marks[1], marks[2]))
+
+
+def record_id(function_arn: str, request_id: str, attempt: str, part: str = "") -> str:
+    """Return the record's id: a UUID, version 5 (RFC 9562), of what makes an attempt unique.
+
+    `attempt` is the Invocation-Id, or else the deadline in ms: an asynchronous retry keeps the request id and has another deadline.
+    `part` is an item key or a report number. The condition is not in it, so that an amended record keeps its id.
+    """
+    from hashlib import sha1
+
+    name = "\n".join((function_arn, request_id, attempt, part)).encode("utf-8", "surrogatepass")
+    digest = bytearray(sha1(_NAMESPACE + name, usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def iso_time(milliseconds: float) -> str:
+    """Return a time (ms since 1970) as ISO 8601 in UTC with milliseconds."""
+    seconds, rest = divmod(int(milliseconds), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:03d}Z"
+
+
+def identify(invocation: Invocation, settings: Settings, environment_nonce: str) -> str:
+    """Return the id of an invocation's record; a failed initialization has `environment_nonce` for a request id."""
+    attempt = invocation.invocation_id or str(invocation.deadline_ms)
+    return record_id(_arn(invocation, settings), invocation.request_id or environment_nonce, attempt)
+
+
+def build(
+    invocation: Invocation, ended: Outcome, event_kept: Payload | None, settings: Settings, environment_nonce: str
+) -> Record:
+    """Make the record of a failed invocation, or of a failed initialization (`environment_nonce` makes its id).
+
+    The outcome and the event are given apart: both can change hands while this runs.
+    The record fits QUEUE_LIMIT: an event that does not is cut and marked.
+    """
+    summary = outcome.summarise(ended)
+    arn = _arn(invocation, settings)
+    identifier = identify(invocation, settings, environment_nonce)
+    mark = fingerprint(settings.function_name, ended.condition, summary)
+    event, notes = _event(invocation, event_kept, settings)
+    details: dict[str, Any] = {
+        "schema": 1,
+        "id": identifier,
+        "fingerprint": mark,
+        "eventSource": notes.pop("eventSource", None),
+        "retryOwner": notes.pop("retryOwner", "unknown"),
+        "payloadSha256": None,
+        "payloadBytes": None,
+        **notes,
+        "traceId": invocation.trace_id,
+        "tenantId": invocation.tenant_id,
+        "clientContext": invocation.client_context,
+        "durationMs": _duration(invocation),
+        "deadline": iso_time(invocation.deadline_ms) if 0 < invocation.deadline_ms < 253_402_300_799_000 else None,
+        "error": {"type": summary.type[:1_024], "message": summary.message[:8_192], "stack": _stack(summary)},
+        "logs": _fitting(list(invocation.log_lines)),
+        "tags": settings.tags,
+        "payloadRef": None,
+        "redacted": [],
+        "sidecar": __version__,
+    }
+    if not invocation.logs_done.is_set:
+        details["logsIncomplete"] = True
+    if ended.error_cut:
+        details["errorTruncated"] = True
+    context = {
+        "requestId": invocation.request_id or "",
+        "functionArn": arn,
+        "condition": ended.condition,
+        "approximateInvokeCount": None,
+    }
+    prefix = (
+        f'{{"version":"1.0","timestamp":"{iso_time(time.time() * 1000)}",'
+        f'"requestContext":{fastjson.dumps(context, ascii_only=True)},"requestPayload":'
+    ).encode()
+    response = {
+        "statusCode": 200,
+        "executedVersion": settings.function_version,
+        "functionError": "Unhandled",
+    }
+    suffix = (
+        b',"responseContext":'
+        + fastjson.dumps(response, ascii_only=True).encode()
+        + b',"responsePayload":'
+        + _response_payload(ended, summary)
+        + b',"backstop":'
+    )
+    return _assemble(
+        Record(identifier, settings.function_name, ended.condition, mark, b"", (0, 0, 0)),
+        (prefix, event, suffix),
+        details,
+        QUEUE_LIMIT,
+    )
+
+
+def shrink(record: Record, limit: int) -> Record | None:
+    """Return the record cut to fit a queue that takes only `limit` bytes a message, or None if even the rest is too large."""
+    start, end, details_at = record.marks
+    prefix, event, suffix = record.body[:start], record.body[start:end], record.body[end:details_at]
+    details = fastjson.loads(record.body[details_at:-1].decode())
+    shrunk = _assemble(record, (prefix, event, suffix), details, limit)
+    if len(shrunk.body) + _ATTRIBUTE_ROOM <= limit:
+        return shrunk
+    for key in ("logs", "tags"):
+        details[key] = type(details[key])()
+        details["logsIncomplete"] = True
+    details["error"]["stack"] = []
+    shrunk = _assemble(record, (prefix, event, suffix), details, limit)
+    return shrunk if len(shrunk.body) + _ATTRIBUTE_ROOM <= limit else None
+
+
+def _assemble(base: Record, pieces: tuple[bytes, bytes, bytes], details: dict[str, Any], limit: int) -> Record:
+    prefix, event, suffix = pieces
+    tail = suffix + fastjson.dumps(details, ascii_only=True).encode() + b"}"
+    room = limit - _ATTRIBUTE_ROOM - len(prefix) - len(tail)
+    if len(event) > room:
+        raw = payload.from_base64(event) if details.get("payloadEncoding") == "base64" else event
+        details = {**details, "payloadEncoding": "base64", "payloadTruncated": True}
+        tail = suffix + fastjson.dumps(details, ascii_only=True).encode() + b"}"
+        room = limit - _ATTRIBUTE_ROOM - len(prefix) - len(tail) - 2
+        event = payload.to_base64(raw[: max(0, room // 4 * 3)])
+    event_end = len(prefix) + len(event)
+    marks = (len(prefix), event_end, event_end + len(suffix))
+    return Record(base.id, base.function, base.condition, base.fingerprint, prefix + event + tail, marks)
+
+
+def _arn(invocation: Invocation, settings: Settings) -> str:
+    return invocation.arn or f"arn:aws:lambda:{settings.region or ''}::function:{settings.function_name}"
+
+
+def _event(invocation: Invocation, kept: Payload | None, settings: Settings) -> tuple[bytes, dict[str, Any]]:
+    """Return the event as JSON text, and what is to be noted of it."""
+    if kept is None:
+        if invocation.request_id is None:
+            why = "initialization"
+        elif settings.capture == "metadata":
+            why = "BACKSTOP_CAPTURE=metadata"
+        else:
+            why = "not seen: the runtime does not use the proxy"
+        return b"null", {"payloadAbsent": why}
+    raw = kept.raw()
+    notes: dict[str, Any] = {"payloadSha256": kept.sha256(), "payloadBytes": kept.seen}
+    if kept.cut:
+        notes.update(payloadEncoding="base64", payloadTruncated=True)
+        return payload.to_base64(raw), notes
+    if not payload.spliceable(raw):
+        notes["payloadEncoding"] = "base64"
+        return payload.to_base64(raw), notes
+    if len(raw) <= _SOURCE_ROOM:
+        source = event_source(fastjson.loads_loose(raw.decode()))
+        notes["eventSource"] = source
+        notes["retryOwner"] = retry_owner(source)
+    return raw, notes
+
+
+def _response_payload(ended: Outcome, summary: ErrorSummary) -> bytes:
+    """Return the runtime's error as it gave it, where it is JSON and not too long; else its summary."""
+    given = ended.error
+    if given is not None and not ended.error_cut and len(given) <= _ERROR_ROOM and payload.spliceable(given):
+        return given
+    error = {
+        "errorType": summary.type[:1_024],
+        "errorMessage": summary.message[:8_192],
+        "stackTrace": _stack(summary),
+    }
+    return fastjson.dumps(error, ascii_only=True).encode()
+
+
+def _stack(summary: ErrorSummary) -> list[str]:
+    return [frame[:1_024] for frame in summary.frames[:32]]
+
+
+def _duration(invocation: Invocation) -> float | None:
+    if invocation.ended_at is None or not invocation.observed.is_set:
+        return None
+    return round((invocation.ended_at - invocation.opened_at) * 1000, 3)
+
+
+def _fitting(lines: list[str]) -> list[str]:
+    """Return the last lines that fit the room for logs, as they will be written."""
+    room = _LOG_ROOM
+    kept = 0
+    for line in reversed(lines):
+        room -= len(fastjson.quote(line, ascii_only=True)) + 1
+        if room < 0:
+            break
+        kept += 1
+    return lines[len(lines) - kept :]

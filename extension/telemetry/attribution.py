@@ -1,0 +1,110 @@
+"""Which invocation a telemetry record belongs to, and what it says about that invocation's end.
+
+Text lines carry no request id. On demand one invocation runs at a time, so they belong to the one between
+`platform.start` and `platform.runtimeDone`; on Managed Instances only a JSON line's own requestId tells.
+"""
+
+from __future__ import annotations
+
+from extension import fastjson, outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from extension.inflight import Table
+
+
+class Attribution:
+    """Reads batches and tells the table. Unknown types and fields are passed over; a broken batch is counted."""
+
+    def __init__(self, table: Table, on_logs_done: Callable[[], None], *, concurrent: bool) -> None:
+        self._table = table
+        self._on_logs_done = on_logs_done
+        self._concurrent = concurrent
+        self._current: str | None = None
+        self.counters = {"records": 0, "broken": 0, "logs_dropped": 0}
+
+    def take(self, batch: bytes) -> None:
+        """Read one delivered batch: a JSON array, or one object a line."""
+        for entry in self._entries(batch):
+            if not isinstance(entry, dict):
+                self.counters["broken"] += 1
+                continue
+            self.counters["records"] += 1
+            kind, record = entry.get("type"), entry.get("record")
+            if kind == "function":
+                self._function_line(record)
+            elif isinstance(kind, str) and kind.startswith("platform.") and isinstance(record, dict):
+                self._platform(kind, record)
+
+    def _entries(self, batch: bytes) -> list[Any]:
+        text = batch.decode("utf-8", "replace")
+        try:
+            parsed = fastjson.loads(text)
+            return parsed if isinstance(parsed, list) else [parsed]
+        except ValueError:
+            pass
+        entries = []
+        for line in text.splitlines():
+            if line.strip():
+                try:
+                    entries.append(fastjson.loads(line))
+                except ValueError:
+                    self.counters["broken"] += 1
+        return entries
+
+    def _function_line(self, record: object) -> None:
+        if isinstance(record, str):
+            request_id = None if self._concurrent else self._current
+            text = record.rstrip("\n")
+            if self._concurrent and text.startswith("{"):
+                request_id = _request_id_in(text)
+            self._table.log(request_id, text)
+        elif isinstance(record, dict):
+            named = record.get("requestId") or record.get("AWSRequestId")
+            self._table.log(named if isinstance(named, str) else self._current, fastjson.dumps(record))
+
+    def _platform(self, kind: str, record: dict[str, Any]) -> None:
+        request_id = record.get("requestId")
+        if kind == "platform.logsDropped":
+            dropped = record.get("droppedRecords")
+            self.counters["logs_dropped"] += dropped if isinstance(dropped, int) else 1
+        elif kind == "platform.initRuntimeDone":
+            if record.get("status") in ("error", "failure", "timeout") and record.get("phase") != "invoke":
+                self._table.init_error(None, record.get("errorType"))
+        elif not isinstance(request_id, str):
+            return
+        elif kind == "platform.start":
+            arn = record.get("functionArn")
+            self._table.expect(request_id, 0, arn if isinstance(arn, str) else "")
+            if not self._concurrent:
+                self._current = request_id
+        elif kind == "platform.runtimeDone":
+            self._done(request_id, record)
+            self._current = None
+        elif kind == "platform.report":
+            self._done(request_id, record)
+
+    def _done(self, request_id: str, record: dict[str, Any]) -> None:
+        self._table.logs_done(request_id)
+        error_type = record.get("errorType")
+        status = record.get("status")
+        judged = outcome.of_telemetry(
+            status if isinstance(status, str) else "", error_type if isinstance(error_type, str) else None
+        )
+        if judged is not None:
+            self._table.end(request_id, judged)
+        elif status == "success":
+            self._table.succeeded_unseen(request_id)
+        self._on_logs_done()
+
+
+def _request_id_in(text: str) -> str | None:
+    try:
+        parsed = fastjson.loads(text)
+    except ValueError:
+        return None
+    named = parsed.get("requestId") if isinstance(parsed, dict) else None
+    return named if isinstance(named, str) else None
