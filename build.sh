@@ -200,7 +200,7 @@ lint() {
     }
     check 'ruff check' "$bin/ruff" check --quiet .
     check 'ruff format' "$bin/ruff" format --quiet --check .
-    check "mypy --strict (${#python[@]} files)" "$bin/mypy" --strict "${python[@]}"
+    check "mypy --strict (${#python[@]} files)" "$bin/mypy" --strict --scripts-are-modules "${python[@]}"
     check "shellcheck (${#shell[@]} files)" "$bin/shellcheck" "${shell[@]}"
     if ((${#templates[@]} > 0)); then
         check "cfn-lint (${#templates[@]} files)" "$bin/cfn-lint" --non-zero-exit-code informational "${templates[@]}"
