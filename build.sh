@@ -125,7 +125,7 @@ make_emulator() {
 
 # What the emulator runs in its own mount namespace, and the functions it runs there.
 need_emulator_commands() {
-    need_commands unshare:util-linux curl:curl
+    need_commands unshare:util-linux mount:mount curl:curl
     if ! command -v node >/dev/null; then
         # Node.js is the demo's main actor; without it, bash plays the part and the demo says so.
         (need nodejs) || say 'Node.js could not be installed: bash plays its part'
@@ -229,6 +229,7 @@ main() {
         demo) demo "$@" ;;
         test) run_tests "$@" ;;
         layer)
+            make_venv
             make_layer "$@"
             ;;
         bench) bench "$@" ;;
