@@ -67,8 +67,11 @@ class Clerk:
                 return
             invocation.provisional = True
             self._spool.put(made.id, made.encode(), provisional=True)
-            if invocation.outcome is not None and not invocation.outcome.failed:
-                self.recovered(invocation)  # it ended well while this was written
+            ended = invocation.outcome
+            if ended is not None and ended.failed:
+                self.report(invocation)  # it failed in another way while this was written: write that over it
+            elif ended is not None:
+                self.recovered(invocation)
         except BaseException as error:
             self._fault("clerk: provisional record", error)
 

@@ -269,11 +269,13 @@ class Table:
     def _tell(self, invocation: Invocation) -> None:
         """Outside the lock: hand a failure on, then let the hold go on."""
         assert invocation.outcome is not None
-        if invocation.outcome.failed:
-            self.on_failure(invocation)
-        elif invocation.provisional:
-            self.on_recovery(invocation)
-        invocation.released.set()
+        try:
+            if invocation.outcome.failed:
+                self.on_failure(invocation)
+            elif invocation.provisional:
+                self.on_recovery(invocation)
+        finally:
+            invocation.released.set()
 
     def _forget_ended(self) -> None:
         """Drop what ended, oldest first, but for the last few: bounded however much traffic there is."""
