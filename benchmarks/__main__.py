@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import delivery, invocation, memory, processes, size, start
+from benchmarks import concurrency, delivery, invocation, memory, processes, size, start
 from benchmarks.report import Figure, show
 
 QUESTIONS: dict[str, Callable[[Path], Iterator[Figure]]] = {
@@ -15,6 +15,7 @@ QUESTIONS: dict[str, Callable[[Path], Iterator[Figure]]] = {
     "memory": memory.measure,
     "invocation": invocation.measure,
     "delivery": delivery.measure,
+    "concurrency": concurrency.measure,
 }
 
 

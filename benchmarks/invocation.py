@@ -36,7 +36,12 @@ class Runtime:
         self._sock.sendall(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: %b\r\n\r\n" % self._host)
 
     def receive(self) -> bytes:
-        return read_message(self._sock)[1]
+        """Return the body of the next answer."""
+        return self.receive_whole()[1]
+
+    def receive_whole(self) -> tuple[bytes, bytes]:
+        """Return head and body of the next answer."""
+        return read_message(self._sock)
 
     def respond(self, request_id: str, body: bytes = ANSWER) -> None:
         self._post(f"{request_id}/response", b"", body)
