@@ -1,0 +1,1 @@
+"""How the layer is made. `README.md` one folder up names the files in reading order."""

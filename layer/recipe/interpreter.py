@@ -1,0 +1,208 @@
+"""zlib, OpenSSL and CPython, built once and kept in the cache under the hash of the lock and of this recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from layer.recipe import compiler, sources
+from layer.recipe.compiler import Target
+from layer.recipe.debian import Apt, find_mirrors
+from layer.recipe.lock import LOCK_FILE, Lock
+from layer.recipe.steps import LAYER, BuildError, cache_folder, run, say
+
+# What the result depends on. Everything that changes its bytes has to be in here.
+RECIPE_FILES = (
+    LOCK_FILE,
+    LAYER / "interpreter.c",
+    LAYER / "Setup.local",
+    LAYER / "recipe/compiler.py",
+    LAYER / "recipe/interpreter.py",
+    LAYER / "recipe/sources.py",
+)
+
+OPENSSL_OPTIONS = (
+    # One static library: no files beside it, no configuration of the function's that it would read.
+    "no-shared no-module no-dso no-engine no-legacy no-autoload-config no-tests no-apps no-docs no-ui-console "
+    # Old protocols and ciphers: AWS speaks TLS 1.2 and 1.3 with AES-GCM, ChaCha20 and the NIST curves.
+    "no-ssl3 no-tls1 no-tls1_1 no-dtls no-quic no-srp no-psk no-comp no-idea no-cast no-seed no-camellia no-aria no-rc2 no-rc4 "
+    "no-md4 no-mdc2 no-rmd160 no-whirlpool no-bf no-sm2 no-sm3 no-sm4 no-gost no-ocb no-dsa "
+    # And what a TLS client has no use for.
+    "no-ts no-cms no-ct no-async no-fips no-ml-dsa no-slh-dsa"
+).split()
+
+# Answers that configure cannot find out by looking at the machine that builds.
+CONFIGURE_ANSWERS = {
+    "ac_cv_file__dev_ptmx": "yes",
+    "ac_cv_file__dev_ptc": "no",
+    "ac_cv_buggy_getaddrinfo": "no",
+    "ac_cv_working_openssl_ssl": "yes",
+    "ac_cv_working_openssl_hashlib": "yes",
+}
+
+SECTIONS = "-ffunction-sections -fdata-sections"
+
+
+def cache_key() -> str:
+    """16 hex digits that change with the lock and the recipe."""
+    digest = hashlib.sha256()
+    for file in RECIPE_FILES:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cached(target: Target) -> Path:
+    """Where the interpreter for target is, or will be once it is built: a folder with backstop/bin/python,
+    backstop/lib (the whole patched library, as source) and notices/."""
+    return cache_folder() / "interpreter" / cache_key() / target.arch
+
+
+def build(lock: Lock, target: Target) -> Path:
+    """Builds the interpreter unless the cache has it; returns its folder. Raises: BuildError."""
+    folder = cached(target)
+    if folder.is_dir():
+        return folder
+    if target.arch != compiler.host_arch():
+        raise BuildError(f"building for {target.arch} on a {compiler.host_arch()} machine is not supported yet")
+    say(
+        f"building the interpreter for {target.arch}; this takes minutes, once per change of layer/sources.lock or the recipe"
+    )
+    downloads = cache_folder() / "downloads"
+    apt = Apt(find_mirrors())
+    for source in lock.sources:
+        sources.fetch(apt, source, downloads)
+    zig = compiler.fetch(lock.compiler)
+    # Built in a folder of its own and renamed at the end: what is in the cache is whole.
+    working = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
+    try:
+        _Build(lock, target, zig, downloads, working).all(working / "result")
+        if not folder.exists():
+            (working / "result").rename(folder)
+    except BuildError:
+        kept = cache_folder() / "failed-build"
+        shutil.rmtree(kept, ignore_errors=True)
+        working.rename(kept)
+        say(f"the build folder was kept as {kept}")
+        raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return folder
+
+
+class _Build:
+    """One build in one working folder."""
+
+    def __init__(self, lock: Lock, target: Target, zig: Path, downloads: Path, working: Path) -> None:
+        self.lock, self.target, self.zig, self.downloads, self.working = lock, target, zig, downloads, working
+        self.log = cache_folder() / f"interpreter-{target.arch}.log"
+        self.log.unlink(missing_ok=True)
+        self.deps = working / "deps"
+        self.environment = compiler.write_tools(zig, target, working / "tools", compiler.environment(working))
+        self.jobs = f"-j{min(2, os.cpu_count() or 1)}"
+
+    def all(self, result: Path) -> None:
+        trees = {
+            source.package: sources.unpack(source, self.downloads, self.working / "src", self.log)
+            for source in self.lock.sources
+        }
+        python = trees["python3.13"]
+        self._timed("zlib", lambda: self._zlib(trees["zlib"]))
+        self._timed("OpenSSL", lambda: self._openssl(trees["openssl"]))
+        self._timed("CPython", lambda: self._cpython(python))
+        self._collect(trees, result)
+
+    def _timed(self, name: str, work: Callable[[], None]) -> None:
+        started = time.monotonic()
+        work()
+        say(f"{name}: built in {time.monotonic() - started:.0f} s")
+
+    def _zlib(self, tree: Path) -> None:
+        environment = {**self.environment, "CFLAGS": f"-O3 {SECTIONS}"}
+        run(["./configure", "--static"], tree, self.log, environment)
+        run(["make", self.jobs, "libz.a"], tree, self.log, environment)
+        for name, folder in (("libz.a", "lib"), ("zlib.h", "include"), ("zconf.h", "include")):
+            (self.deps / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(tree / name, self.deps / folder)
+
+    def _openssl(self, tree: Path) -> None:
+        # These places end up in the binary. /etc/pki/tls is where Amazon Linux keeps its certificates.
+        places = ["--prefix=/opt/backstop", "--libdir=lib", "--openssldir=/etc/pki/tls"]
+        configure = ["perl", "Configure", self.target.openssl, *places, *OPENSSL_OPTIONS, "-O2", *SECTIONS.split()]
+        run(configure, tree, self.log, self.environment)
+        run(["make", self.jobs, "build_libs"], tree, self.log, self.environment)
+        run(["make", "install_dev", f"DESTDIR={self.working / 'openssl'}"], tree, self.log, self.environment)
+        shutil.copytree(self.working / "openssl/opt/backstop", self.deps, dirs_exist_ok=True)
+
+    def _cpython(self, tree: Path) -> None:
+        environment = {
+            **self.environment,
+            **CONFIGURE_ANSWERS,
+            "MODULE_BUILDTYPE": "static",
+            "PKG_CONFIG": "/bin/false",
+            "ZLIB_CFLAGS": f"-I{self.deps}/include",
+            "ZLIB_LIBS": f"{self.deps}/lib/libz.a",
+        }
+        configure = [
+            "./configure",
+            "--prefix=/opt/backstop",
+            "--disable-test-modules",
+            "--disable-shared",
+            "--without-ensurepip",
+            "--without-doc-strings",
+            "--without-readline",
+            "--without-static-libpython",
+            f"--with-openssl={self.deps}",
+            "OPT=-DNDEBUG -fwrapv -g0 -O3",
+            f"CFLAGS={SECTIONS}",
+        ]
+        # The time of the build would make every build a different file.
+        build_info = tree / "Modules/getbuildinfo.c"
+        build_info.write_text('#define DATE "Jan 01 1980"\n#define TIME "00:00:00"\n' + build_info.read_text())
+        run(configure, tree, self.log, environment)
+        shutil.copy(LAYER / "Setup.local", tree / "Modules")
+        run(["make", self.jobs, "python"], tree, self.log, environment)
+        self._link(tree, environment)
+
+    def _link(self, tree: Path, environment: dict[str, str]) -> None:
+        """Our own main in the place of python.c; and code that nobody calls goes, since no extension module is ever loaded."""
+        command = [
+            "zig-cc",
+            "-c",
+            "-std=c11",
+            "-O2",
+            "-DNDEBUG",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-IInclude",
+            "-IInclude/internal",
+            "-I.",
+        ]
+        run([*command, "-o", "Programs/python.o", LAYER / "interpreter.c"], tree, self.log, environment)
+        (tree / "python").unlink()
+        # -o FILE: take it as it is.
+        run(
+            ["make", "python", "LINKFORSHARED=-Wl,--gc-sections -Wl,-s", "-o", "Programs/python.o"],
+            tree,
+            self.log,
+            environment,
+        )
+
+    def _collect(self, trees: dict[str, Path], result: Path) -> None:
+        home = result / "backstop"
+        (home / "bin").mkdir(parents=True)
+        shutil.copy(trees["python3.13"] / "python", home / "bin/python")
+        unwanted = shutil.ignore_patterns(
+            "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "__pycache__"
+        )
+        shutil.copytree(trees["python3.13"] / "Lib", home / "lib", ignore=unwanted)
+        notices = result / "notices"
+        notices.mkdir()
+        for package, name in (("python3.13", "LICENSE"), ("openssl", "LICENSE.txt"), ("zlib", "debian/copyright")):
+            shutil.copy(trees[package] / name, notices / f"{package}.txt")

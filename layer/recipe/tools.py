@@ -1,0 +1,40 @@
+"""What the machine that builds must have. Installed by apt when root; else named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from layer.recipe.steps import BuildError, say
+
+# command -> Debian package. python3-pip is asked for only where no pip is found at all.
+BUILD_TOOLS = {"make": "make", "perl": "perl", "patch": "patch", "xz": "xz-utils"}
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def missing(commands: Iterable[tuple[str, str]]) -> list[str]:
+    """The Debian packages whose command is not there."""
+    return sorted({package for command, package in commands if shutil.which(command) is None})
+
+
+def install(packages: list[str], why: str) -> None:
+    """Installs Debian packages if root. Raises: BuildError: not root, or apt failed; the text says what to install."""
+    if not packages:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BuildError(
+            f"{why} needs {', '.join(packages)}: sudo apt-get install {' '.join(packages)}, then run this again"
+        )
+    say(f"installing {', '.join(packages)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
+    for attempt in ("with the lists as they are", "with new lists"):
+        if attempt == "with new lists":
+            subprocess.run(["apt-get", "update", "-q"], env=environment, capture_output=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode == 0:
+            return
+    raise BuildError(f"apt-get could not install {' '.join(packages)}:\n{done.stderr.strip()}")
