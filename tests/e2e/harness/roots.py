@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.e2e.harness.fetch import cache_dir
 
 # Bump when the way a root is built changes, so that cached ones are not used again.
-_RECIPE = "2"
+_RECIPE = "3"
 
 # AWS's base images start the runtime with a shell script, so each root has one shell.
 _SHELL = ["sh"]
@@ -29,8 +29,10 @@ _GLIBC = re.compile(
     r"lib(c|m|dl|rt|pthread|util|resolv|nss_files|nss_dns)\.so\.\d+$|ld-linux-[\w-]+\.so\.\d+$|ld-linux\.so\.\d+$"
 )
 
-_FOLDERS = "dev etc opt proc sys tmp var/task var/runtime var/lang mnt/small mnt/readonly root usr/local/bin"
+_FOLDERS = "dev etc opt proc sys/fs/cgroup tmp var/task var/runtime var/lang mnt/small mnt/readonly root usr/local/bin"
 _EMULATOR = "usr/local/bin/aws-lambda-rie"
+# Where the emulator (Managed Instances mode) looks whether the kernel killed the runtime for memory.
+_OOM_COUNTER = "sys/fs/cgroup/memory.events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def _build(kind: str, commands: Iterable[str], placed: dict[str, str]) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, place)
     (scratch / _EMULATOR).touch(mode=0o755)
+    (scratch / _OOM_COUNTER).touch()
     (scratch / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (scratch / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nsbx_user:x:993:990::/:/bin/sh\n")
     (scratch / "etc/group").write_text("root:x:0:\nsbx_user:x:990:\n")

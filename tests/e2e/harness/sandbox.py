@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.e2e.harness.cgroups import kill_counter
 from tests.e2e.harness.fetch import emulator
 from tests.e2e.harness.namespaces import unshare_command
 from tests.e2e.harness.processes import Process, descendants
@@ -197,6 +198,8 @@ class Sandbox:
             mounts.append(f"ro:{function.runtime}:/var/runtime")
         if function.layer is not None:
             mounts.append(f"ro:{function.layer}:/opt")
+        if self._cgroup is not None:
+            mounts.append(f"bind:{kill_counter(self._cgroup)}:/sys/fs/cgroup/memory.events")
         inner = [
             EMULATOR,
             "--log-level=info",
