@@ -55,7 +55,7 @@ class Arrived:
 
     def payload(self) -> bytes | None:
         """The event's bytes as they are in the record, verbatim; None where it has none."""
-        if "requestPayload" not in self.record:
+        if "payloadAbsent" in self.backstop:
             return None
         if self.backstop.get("payloadEncoding") == "base64":
             return base64.b64decode(self.record["requestPayload"], validate=True)
