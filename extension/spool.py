@@ -110,6 +110,12 @@ class Spool:
             data = entry.data if entry.data is not None else self._load(record_id, entry)
             return None if data is None else (entry.version, data)
 
+    def version(self, record_id: str) -> int | None:
+        """Return a record's version without reading it; None if it is not there."""
+        with self._lock:
+            entry = self._entries.get(record_id)
+            return None if entry is None else entry.version
+
     # What follows runs under the lock.
 
     def _path(self, name: str) -> str:
