@@ -65,23 +65,32 @@ BUDGETS = {
 }
 
 
-def verdict(figure: Figure) -> str | None:
-    """Return a figure beside its budget, in words for a person; None where it has no budget."""
-    budget = BUDGETS.get(figure.name)
-    if budget is None:
-        return None
-    measured = figure.ratio if budget.of == "ratio" else figure.value
+def held(figure: Figure, budget: Budget) -> float | None:
+    """Return what of a figure is held against its budget; None for a ratio without a reference."""
+    return figure.ratio if budget.of == "ratio" else figure.value
+
+
+def met(figure: Figure, budget: Budget) -> str:
+    """Return how a figure stands to its budget, in words."""
+    measured = held(figure, budget)
     if measured is None:
-        return None
-    unit = f"x {figure.ratio_to}" if budget.of == "ratio" else figure.unit
-    met = (
+        return "no reference"
+    return (
         "meets the aim"
         if measured <= budget.aim
         else "meets the must"
         if measured <= budget.must
         else "MISSES THE MUST"
     )
-    return f"{figure.name}: {measured:.2f} {unit} (must {budget.must:g}, aim {budget.aim:g}): {met}"
+
+
+def verdict(figure: Figure) -> str | None:
+    """Return a figure beside its budget, in words for a person; None where it has no budget."""
+    budget = BUDGETS.get(figure.name)
+    if budget is None or (measured := held(figure, budget)) is None:
+        return None
+    unit = f"x {figure.ratio_to}" if budget.of == "ratio" else figure.unit
+    return f"{figure.name}: {measured:.2f} {unit} (must {budget.must:g}, aim {budget.aim:g}): {met(figure, budget)}"
 
 
 def show(figure: Figure) -> None:
