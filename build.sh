@@ -153,6 +153,7 @@ run_tests() {
 
 bench() {
     make_venv
+    need_commands unshare:util-linux mount:mount update-ca-certificates:ca-certificates
     make_layer
     exec "$VENV/bin/python" -m benchmarks "$@"
 }

@@ -87,7 +87,7 @@ def measure(layer: Path, waves: int = WAVES) -> Iterator[Figure]:
     platform, queue = Lambda(), Queue()
     managed = {"AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances", "AWS_LAMBDA_MAX_CONCURRENCY": str(AT_ONCE)}
     with (
-        processes.sidecar(layer, platform, queue, **managed) as (process, state),
+        processes.sidecar(layer, platform, queue, None, **managed) as (process, state),
         processes.relay(platform.api.address[1]) as relay_address,
     ):
         ways = {

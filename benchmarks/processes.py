@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from benchmarks.stand_in import Lambda, Queue
 ROOT = Path(__file__).resolve().parent.parent
 LAYER = ROOT / "dist" / "backstop-layer-x86_64.zip"
 REFERENCES = Path(__file__).resolve().parent / "references"
+SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")  # Debian, Ubuntu
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -75,14 +77,28 @@ def spawned(command: list[str], environment: Mapping[str, str]) -> Iterator[subp
 
 @contextlib.contextmanager
 def sidecar(
-    layer: Path, platform: Lambda, queue: Queue | None, **more: str
+    layer: Path, platform: Lambda, queue: Queue | None, roots: Path | None = None, **more: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start the layer's sidecar as Lambda does, up to its first `/next`; yields the process and its state folder."""
+    """Start the layer's sidecar as Lambda does, up to its first `/next`; yields the process and its state folder.
+
+    `roots` is a file of trusted roots to be used in place of the machine's.
+    """
     with tempfile.TemporaryDirectory(prefix="backstop-state-") as state:
         environment = function_environment(platform.runtime_api, Path(state), queue, **more)
-        with spawned([str(layer / "extensions" / "backstop")], environment) as process:
+        command = [str(layer / "extensions" / "backstop")]
+        with spawned(trusting(command, roots) if roots else command, environment) as process:
             platform.await_ready()
             yield process, Path(state)
+
+
+def trusting(command: list[str], roots: Path) -> list[str]:
+    """Return a command that runs with `roots` as the machine's trusted roots, in a mount namespace of its own.
+
+    The sidecar takes its roots from fixed places only, so that no variable of the function can choose them.
+    """
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    user = [] if os.geteuid() == 0 else ["-Ur"]
+    return ["unshare", *user, "-m", "sh", "-c", script, "sh", str(roots), str(SYSTEM_ROOTS), *command]
 
 
 def proxy_address(state: Path) -> tuple[str, int]:

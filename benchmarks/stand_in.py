@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ def connect(address: tuple[str, int]) -> socket.socket:
 class Listener:
     """A listening socket that hands out whole requests; those that come before their turn wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._sock = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._sock.settimeout(PATIENCE_S)
         self._early: list[Request] = []
@@ -100,6 +102,8 @@ class Listener:
             sock.settimeout(PATIENCE_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
+                if self._tls is not None:
+                    sock = self._tls.wrap_socket(sock, server_side=True)
                 head, body = read_message(sock)
             except ConnectionError:  # a probe that connects and goes
                 sock.close()
@@ -199,16 +203,13 @@ class Lambda:
 
 class Queue:
     """Plays SQS (AWS JSON 1.0): takes SendMessage and SendMessageBatch, and answers with the digests that clients
-    check.
+    check. With `tls` (a server's context for `localhost`) it speaks https.
     """
 
-    def __init__(self) -> None:
-        self._listener = Listener()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._listener = Listener(tls)
         self._kept: socket.socket | None = None
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._listener.address[1]}"
+        self.endpoint = f"{'https://localhost' if tls else 'http://127.0.0.1'}:{self._listener.address[1]}"
 
     @property
     def url(self) -> str:
