@@ -97,7 +97,7 @@ class Clerk:
         """SHUTDOWN: send what is left until `until` (monotonic seconds), then print what could not be sent."""
         self.wait_idle(min(self._settings.log_wait_ms / 1000 + 0.1, until - time.monotonic()))
         if self._settings.queue_url is not None and self._spool.pending():
-            self.delivery.kick(until)
+            self.delivery.kick(until, last_chance=True)
             self.delivery.wait_idle(until - time.monotonic())
         if self._settings.last_resort != "off":
             self._print_undelivered()
@@ -109,9 +109,14 @@ class Clerk:
                 continue
             try:
                 made = records.Record.decode(data)
-                say.write_line(last_resort.line(made, self._settings.last_resort, self.delivery.why_not(record_id)))
+                say.write_line(last_resort.line(made, self._settings.last_resort, self._why()))
             except (ValueError, KeyError, TypeError) as error:
                 self._fault("last resort", error)
+
+    def _why(self) -> str:
+        if self._settings.queue_url is None:
+            return "BACKSTOP_QUEUE_URL is not set"
+        return self.delivery.last_reason or "no time was left to send it"
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -193,5 +198,5 @@ def open_clerk(settings: Settings, environ: dict[str, str]) -> Clerk:
     from extension.sqs import Queue
 
     spool = Spool(f"{settings.state_dir}/spool", settings.spool_bytes)
-    delivery = Delivery(settings, spool, Queue(settings, environ), time.monotonic)
+    delivery = Delivery(spool, lambda: Queue(settings, environ))
     return Clerk(settings, spool, delivery, os.urandom(16).hex())

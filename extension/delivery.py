@@ -72,6 +72,7 @@ class Delivery:
         self._aside: dict[str, int] = {}
         self._cut: dict[str, _Parcel] = {}
         self._said: set[tuple[str, str]] = set()
+        self.last_reason = ""
         self.counters = {
             "attempts": 0,
             "accepted": 0,
@@ -266,6 +267,7 @@ class Delivery:
 
     def _say(self, what: str, reason: str) -> None:
         """Say something once for each kind of reason: what follows an error's code may differ every time."""
+        self.last_reason = reason[:400] or what
         key = (what, reason.partition(":")[0])
         if key not in self._said and len(self._said) < 64:
             self._said.add(key)
