@@ -12,7 +12,7 @@ from extension.inflight import Table
 from extension.lambda_api import ApiError, LambdaApi
 from extension.lifeline import Lifeline
 from extension.proxy import Proxy
-from extension.settings import LAUNCHED, Settings
+from extension.settings import IDENTIFIER, LAUNCHED, Settings
 from extension.telemetry.listener import Listener, sandbox_address
 
 TYPE_CHECKING = False
@@ -137,6 +137,7 @@ class Sidecar:
                 raise
             self._api.register(("SHUTDOWN",))  # Managed Instances, not named as such
             self._table.concurrent = True
+        os.environ[IDENTIFIER] = self._api.identifier
 
     def _subscribe(self, listener: Socket, port: int) -> None:
         from extension.telemetry.attribution import Attribution

@@ -81,13 +81,13 @@ def exchange(address: tuple[str, int], request: bytes, method: bytes, limit_s: f
 class LambdaApi:
     """This extension's conversation with Lambda. `name` is the file's name in /opt/extensions, as Lambda demands."""
 
-    __slots__ = ("_address", "_host", "_identifier", "_name", "registered_events")
+    __slots__ = ("_address", "_host", "_name", "identifier", "registered_events")
 
     def __init__(self, address: tuple[str, int], name: str) -> None:
         self._address = address
         self._host = f"{address[0]}:{address[1]}"
         self._name = name
-        self._identifier = ""
+        self.identifier = ""
         self.registered_events: tuple[str, ...] = ()
 
     def _request(self, method: str, path: str, headers: dict[str, str], body: str = "") -> bytes:
@@ -113,7 +113,7 @@ class LambdaApi:
         identifier = answer.head.text(b"lambda-extension-identifier")
         if answer.head.status != 200 or not identifier:
             raise ApiError("register", answer.head.status, answer.body)
-        self._identifier = identifier
+        self.identifier = identifier
         self.registered_events = events
 
     def subscribe(self, port: int, types: tuple[str, ...] = ("platform", "function")) -> str | None:
@@ -131,7 +131,7 @@ class LambdaApi:
                 f'"destination":{{"protocol":"HTTP","URI":"http://sandbox.localdomain:{port}"}}}}'
             )
             answer = self._call(
-                "PUT", _TELEMETRY, {"Lambda-Extension-Identifier": self._identifier}, body, _CALL_LIMIT_S
+                "PUT", _TELEMETRY, {"Lambda-Extension-Identifier": self.identifier}, body, _CALL_LIMIT_S
             )
             if answer.head.status == 200:
                 return schema
@@ -149,7 +149,7 @@ class LambdaApi:
         Raises ApiError, OSError, or ValueError (http1.Malformed among them).
         """
         answer = self._call(
-            "GET", _EXTENSION + "event/next", {"Lambda-Extension-Identifier": self._identifier}, "", None
+            "GET", _EXTENSION + "event/next", {"Lambda-Extension-Identifier": self.identifier}, "", None
         )
         if answer.head.status != 200:
             raise ApiError("event/next", answer.head.status, answer.body)

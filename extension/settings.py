@@ -262,7 +262,7 @@ class Settings:
         self.unknown = sorted(
             name
             for name in environ
-            if name.startswith(PREFIX) and name[len(PREFIX) :] not in known and name != LAUNCHED
+            if name.startswith(PREFIX) and name[len(PREFIX) :] not in known and name not in (LAUNCHED, IDENTIFIER)
         )
         self.runtime_api = _read_or(self.problems, "AWS_LAMBDA_RUNTIME_API", _address, environ, None)
         endpoint = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL") or ""
@@ -279,6 +279,7 @@ class Settings:
 
 
 LAUNCHED = PREFIX + "LAUNCHED_NS"  # set by the launcher: CLOCK_MONOTONIC at its start, for the ready line
+IDENTIFIER = PREFIX + "EXTENSION_ID"  # left for the launcher: should Python fail, its idle loop goes on under this id
 
 
 def _read_or(

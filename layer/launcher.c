@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The sidecar puts its extension identifier here once it has it, so that the idle loop can go on under it. */
@@ -53,6 +54,16 @@ static void warn(const char *what, const char *why, const char *detail) {
     fflush(stdout);
 }
 
+/* Leaves the moment of our start for the sidecar's ready line, in ns of CLOCK_MONOTONIC. */
+static void note_start(void) {
+    struct timespec now;
+    char text[32];
+    if (clock_gettime(CLOCK_MONOTONIC, &now) == 0) {
+        snprintf(text, sizeof text, "%lld", (long long)now.tv_sec * 1000000000LL + now.tv_nsec);
+        setenv("BACKSTOP_LAUNCHED_NS", text, 1);
+    }
+}
+
 int main(int argc, char **argv) {
     char self[PATH_MAX], interpreter[PATH_MAX + 32];
     char *const arguments[] = {interpreter, NULL};
@@ -61,6 +72,7 @@ int main(int argc, char **argv) {
     char *slash;
 
     clear_state();
+    note_start();
 
     length = readlink("/proc/self/exe", self, sizeof self - 1);
     if (length > 0) {
