@@ -22,7 +22,9 @@ def memory_limit(limit_mib: int) -> Iterator[Path]:
     folder = (_ROOT / "memory" if version_1 else _ROOT) / f"backstop-test-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir()
-        names = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes") if version_1 else ("memory.max", "memory.swap.max")
+        names = (
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes") if version_1 else ("memory.max", "memory.swap.max")
+        )
         (folder / names[0]).write_text(str(limit_mib << 20))
         # Without swap accounting the second file is not there, and where it is it must not add to the first.
         if (folder / names[1]).exists():

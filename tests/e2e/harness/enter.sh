@@ -2,7 +2,7 @@
 # Runs inside a new mount namespace: mounts what one execution environment sees onto a base root, then becomes the emulator there.
 # usage: enter.sh BASE CGROUP [MOUNT ...] -- COMMAND [ARG ...]
 #   CGROUP  a file that takes a process id, or an empty word
-#   MOUNT   bind:SOURCE:TARGET | ro:SOURCE:TARGET | tmpfs:SIZE:TARGET   (targets exist in the base root)
+#   MOUNT   bind:SOURCE:TARGET | ro:SOURCE:TARGET | tmpfs:OPTIONS:TARGET   (targets exist in the base root)
 # Every mount ends with the namespace, so nothing is left behind however this process ends.
 set -eu
 
@@ -25,7 +25,7 @@ while [ "$1" != -- ]; do
             mount --bind "$source" "$target"
             mount -o remount,bind,ro "$target"
             ;;
-        tmpfs) mount -t tmpfs -o "size=$source,mode=1777" tmpfs "$target" ;;
+        tmpfs) mount -t tmpfs -o "$source,mode=1777" tmpfs "$target" ;;
     esac
     shift
 done

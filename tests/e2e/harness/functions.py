@@ -26,7 +26,12 @@ def attached(queue_url: str, endpoint_url: str, **settings: str) -> dict[str, st
 
 
 def node_function(
-    layer: Path | None, environment: Mapping[str, str], *, code: str = "orders", timeout_s: int = 3, concurrency: int | None = None
+    layer: Path | None,
+    environment: Mapping[str, str],
+    *,
+    code: str = "orders",
+    timeout_s: int = 3,
+    concurrency: int | None = None,
 ) -> Function:
     """A Node.js function on the managed runtime's imitation. `code` is `orders` (the sample) or a folder in functions/node."""
     task = SAMPLES / "node" if code == "orders" else E2E / "functions" / "node" / code

@@ -22,7 +22,25 @@ _RECIPE = "3"
 
 # AWS's base images start the runtime with a shell script, so each root has one shell.
 _SHELL = ["sh"]
-_BASH_TOOLS = ["bash", "curl", "cat", "sleep", "mkdir", "mktemp", "rm", "head", "tail", "sed", "grep", "tr", "date", "dd", "id", "ls", "od"]
+_BASH_TOOLS = [
+    "bash",
+    "curl",
+    "cat",
+    "sleep",
+    "mkdir",
+    "mktemp",
+    "rm",
+    "head",
+    "tail",
+    "sed",
+    "grep",
+    "tr",
+    "date",
+    "dd",
+    "id",
+    "ls",
+    "od",
+]
 
 # All of glibc, not only what Node.js links: every image of AWS has it, and the layer's interpreter may ask for any of it.
 _GLIBC = re.compile(
@@ -37,24 +55,23 @@ _OOM_COUNTER = "sys/fs/cgroup/memory.events"
 
 @dataclass(frozen=True, slots=True)
 class BaseRoot:
-    """A folder that can become `/` of an execution environment; `interpreter` is the function runtime's path inside it."""
+    """A folder that can become `/` of an execution environment."""
 
     path: Path
-    interpreter: str
 
 
 def have_node() -> bool:
     return shutil.which("node") is not None
 
 
-def node_root() -> BaseRoot:
-    """Node.js and its libraries, one shell. Raises FileNotFoundError where Node.js is not installed."""
-    return BaseRoot(_build("node", _SHELL, {"node": "usr/bin/node"}), "/usr/bin/node")
+def node_root(*, shell: bool = True) -> BaseRoot:
+    """Node.js and its libraries, and one shell if wanted. Raises FileNotFoundError where Node.js is not installed."""
+    return BaseRoot(_build("node" if shell else "node-only", _SHELL if shell else [], {"node": "usr/bin/node"}))
 
 
 def bash_root() -> BaseRoot:
     """bash, curl, a few of coreutils, and their libraries."""
-    return BaseRoot(_build("bash", [*_SHELL, *_BASH_TOOLS], {}), "/usr/bin/bash")
+    return BaseRoot(_build("bash", [*_SHELL, *_BASH_TOOLS], {}))
 
 
 def python_files(root: Path, layer_at: str = "opt/backstop") -> list[str]:
@@ -63,7 +80,9 @@ def python_files(root: Path, layer_at: str = "opt/backstop") -> list[str]:
     A real walk: names are compared (python, python3.11, pypy3, libpython3.so …) whatever the folder, links included.
     `root` may be `/proc/PID/root`, to see what that process sees. /proc, /sys and /dev are the machine's, not files of the root.
     """
-    pattern = re.compile(r"(python|pypy)[\d.]*[a-z]?(-config)?$|lib(python|pypy)[\w.-]*\.(so|a)([\d.]*)$", re.IGNORECASE)
+    pattern = re.compile(
+        r"(python|pypy)[\d.]*[a-z]?(-config)?$|lib(python|pypy)[\w.-]*\.(so|a)([\d.]*)$", re.IGNORECASE
+    )
     skipped = {Path(root, name) for name in ("proc", "sys", "dev", layer_at)}
     found = []
     for folder, names, files in os.walk(root):

@@ -6,6 +6,7 @@ and mounts vanish with the namespace; only the folder the test gave (its /tmp an
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -66,7 +67,7 @@ class SandboxFailed(RuntimeError):
 class Sandbox:
     """Use it as a context manager. `folder` keeps /tmp and the logs, and may be given to a later environment to share them.
 
-    `mounts` are enter.sh's words, such as `tmpfs:64k:/mnt/small` or `ro:/some/folder:/mnt/readonly`.
+    `mounts` are enter.sh's words, such as `tmpfs:size=64k:/mnt/small` or `ro:/some/folder:/mnt/readonly`.
     `cgroup` is a memory cgroup's folder (see cgroups.py) that the whole environment runs in.
     """
 
@@ -121,9 +122,10 @@ class Sandbox:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ends the environment as AWS does when it is no longer needed: SIGTERM, SHUTDOWN to the extensions, then the end."""
-        if self._outer is None:
+        if self._outer is None or not self._inner:
             return
-        if self._inner:
+        # On Managed Instances a crash ends the environment by itself.
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._inner, signal.SIGTERM)
         try:
             self._outer.wait(timeout_s)
@@ -138,8 +140,8 @@ class Sandbox:
         inner = self.processes()
         self._outer.kill()
         self._outer.wait()
-        for process in inner:
-            _await(lambda process=process: not _alive(process), 5.0, lambda: f"{process} outlived its namespace")
+        left = [process for process in inner if _alive(process)]
+        _await(lambda: not any(map(_alive, left)), 5.0, lambda: f"processes outlived their namespace: {left}")
         self._outer, self._inner = None, 0
 
     # --- use ------------------------------------------------------------------------------------------------------

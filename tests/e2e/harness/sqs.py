@@ -80,7 +80,6 @@ class Queue:
 
     def __init__(self, client: SQSClient, url: str) -> None:
         self._client = client
-        self._seen: list[Arrived] = []
         self._validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
         self.url = url
 
@@ -103,18 +102,24 @@ class Queue:
                 text = message["Body"]
                 record = json.loads(text)
                 self._validator.validate(record)
-                attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+                attributes = {
+                    name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()
+                }
                 taken.append(Arrived(record, text, attributes, message.get("Attributes", {}).get("MessageGroupId")))
 
-    def wait_for(self, count: int, timeout_s: float = 10.0) -> list[Arrived]:
-        """Takes records until there are `count` of them; raises AssertionError if they do not come in time."""
+    def collect(self, count: int, timeout_s: float = 10.0) -> list[Arrived]:
+        """Takes records until there are `count` of them or the time is over."""
         deadline = time.monotonic() + timeout_s
         taken = self.take()
-        while len(taken) < count:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{len(taken)} of {count} records came in {timeout_s} s: {taken}")
+        while len(taken) < count and time.monotonic() < deadline:
             time.sleep(0.02)
             taken += self.take()
+        return taken
+
+    def wait_for(self, count: int, timeout_s: float = 10.0) -> list[Arrived]:
+        """Takes exactly `count` records; raises AssertionError if there are fewer in time, or more."""
+        taken = self.collect(count, timeout_s)
+        assert len(taken) == count, f"{len(taken)} records came in {timeout_s} s instead of {count}: {taken}"
         return taken
 
 

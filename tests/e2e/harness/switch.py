@@ -14,13 +14,12 @@ class Switch:
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
-        self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._hanging = False
-        self.accepted = 0
-        self._listen(0)
-        assert self._listener is not None
-        self.port = int(self._listener.getsockname()[1])
+        self._listener: socket.socket | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._listen()
 
     def __enter__(self) -> Self:
         return self
@@ -42,16 +41,16 @@ class Switch:
     def hang(self) -> None:
         """From now on connections are taken, and nothing is ever answered."""
         self._hanging = True
-        self._listen(self.port)
+        self._listen()
 
     def pass_on(self) -> None:
         """From now on the queue is there."""
         self._hanging = False
-        self._listen(self.port)
+        self._listen()
 
-    def _listen(self, port: int) -> None:
+    def _listen(self) -> None:
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", port))
+            self._listener = socket.create_server(("127.0.0.1", self.port))
             threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def _serve(self, listener: socket.socket) -> None:
@@ -60,7 +59,6 @@ class Switch:
                 client, _ = listener.accept()
             except OSError:
                 return
-            self.accepted += 1
             self._open.append(client)
             if self._hanging:
                 continue

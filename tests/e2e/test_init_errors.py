@@ -1,0 +1,41 @@
+"""A function that cannot start: its initialization's error is captured, though no invocation ever ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.e2e.harness.functions import attached, node_function
+from tests.e2e.harness.sandbox import Sandbox
+from tests.e2e.harness.sqs import Moto, Queue
+
+
+def test_code_that_cannot_be_loaded(layer: Path, moto: Moto, queue: Queue, folder: Path) -> None:
+    function = node_function(layer, attached(queue.url, moto.url), code="load_error")
+    with Sandbox(function, folder) as sandbox:
+        answer = sandbox.invoke(b'{"orderId": "A-1"}')
+        sandbox.stop()
+        records = queue.take()
+
+    assert answer.status == 502
+    assert b"TABLE_NAME is not set" in answer.body
+    assert records
+    for record in records:
+        assert record.condition == "InitError"
+        assert record.backstop["error"] | {"stack": []} == {
+            "type": "TypeError",
+            "message": "TABLE_NAME is not set",
+            "stack": [],
+        }
+        assert record.payload() is None
+        assert record.backstop["payloadAbsent"]
+
+
+def test_a_process_that_ends_before_it_asks_for_work(layer: Path, moto: Moto, queue: Queue, folder: Path) -> None:
+    function = node_function(layer, attached(queue.url, moto.url), code="init_exit")
+    with Sandbox(function, folder) as sandbox:
+        assert sandbox.invoke(b"{}").status == 502
+        sandbox.stop()
+        records = queue.take()
+
+    assert records
+    assert {record.condition for record in records} == {"InitError"}
