@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from extension import dates, fastjson, http1
+from extension import dates, fastjson, http1, net
 from extension.https import Connection, Endpoint
 from extension.sigv4 import Credentials
 
@@ -70,7 +70,8 @@ class Source:
             endpoint = Endpoint(f"{scheme}://{authority}")
         except ValueError as error:
             raise NoCredentials(f"AWS_CONTAINER_CREDENTIALS_FULL_URI: {error}") from error
-        if endpoint.scheme != "http" or not (endpoint.host in _CLEAR_HOSTS or endpoint.host.startswith("127.")):
+        loopback = endpoint.host.startswith("127.") and net.literal(endpoint.host, endpoint.port) is not None
+        if endpoint.scheme != "http" or not (loopback or endpoint.host in _CLEAR_HOSTS):
             raise NoCredentials(f"AWS_CONTAINER_CREDENTIALS_FULL_URI: {endpoint.host} is not on this machine")
         headers = [("Host", endpoint.authority), ("Connection", "close")]
         token = self._environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")

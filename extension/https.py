@@ -112,9 +112,9 @@ class Connection:
         try:
             return self._attempt(method, head, body, deadline)
         except _NoAnswer as closed:
+            self.close()
             if not reused:
                 raise
-            self.close()
             try:  # the peer had ended the idle connection: nothing was answered, so try once on a fresh one
                 return self._attempt(method, head, body, deadline)
             except BaseException as error:
