@@ -257,7 +257,6 @@ class Body:
             self._state = _CHUNK_SIZE
         elif self._state == _CHUNK_SIZE:
             digits, _, extension = line.partition(b";")
-            digits = digits.rstrip(b" \t")
             if not 0 < len(digits) <= _MAX_CHUNK_DIGITS or not _only(digits, _HEX) or not _only(extension, _VALUE):
                 raise Malformed("a chunk size is not hexadecimal (RFC 9112, section 7.1)")
             self._left = int(digits, 16)
