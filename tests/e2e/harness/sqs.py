@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,8 +34,8 @@ _START_TIMEOUT_S = 30.0
 class Arrived:
     """One message of the failure queue: the record as parsed, as text, and its message attributes."""
 
-    record: dict[str, Any]
-    text: str
+    record: dict[str, Any] = field(repr=False)
+    text: str = field(repr=False)
     attributes: Mapping[str, str]
     group: str | None
 
@@ -174,17 +174,21 @@ class Moto:
 
 
 def _value_span(text: str, key: str) -> tuple[int, int]:
-    """Where the value of a top-level key begins and ends in a JSON object's text, as it was written."""
+    """Where the value of a top-level key begins and ends in a JSON object's text, as it was written.
+
+    Blanks between colon and comma count as the value's: an event may begin or end with some.
+    """
     decoder = json.JSONDecoder()
     position = text.index("{") + 1
     while True:
         position = _skip_blank(text, position)
         name, position = decoder.raw_decode(text, position)
-        start = _skip_blank(text, _skip_blank(text, position) + 1)
-        _, end = decoder.raw_decode(text, start)
+        start = _skip_blank(text, position) + 1
+        _, end = decoder.raw_decode(text, _skip_blank(text, start))
+        end = _skip_blank(text, end)
         if name == key:
             return start, end
-        position = _skip_blank(text, end) + 1
+        position = end + 1
 
 
 def _skip_blank(text: str, position: int) -> int:
