@@ -117,26 +117,26 @@ class Delivery:
         while True:
             try:
                 self._wake.wait()
-                self._turn()
+                self._ship()
             except BaseException as error:  # the guard of this thread
                 self._fault("delivery", error)
+            self._rest()
 
     def _fault(self, what: str, error: BaseException) -> None:
         self.counters["faults"] += 1
         say.fault(what, error)
 
-    def _turn(self) -> None:
+    def _rest(self) -> None:
+        """End a ship: no connection outlives it, since a freeze may follow. Whoever waits is told."""
+        self._cut.clear()
         try:
-            self._ship()
-        finally:
-            self._cut.clear()
-            try:
-                if self._queue is not None:
-                    self._queue.close()  # no connection outlives a ship: a freeze may follow
-            finally:
-                with self._lock:
-                    if not self._wake.is_set:
-                        self._idle.set()
+            if self._queue is not None:
+                self._queue.close()
+        except BaseException as error:
+            self._fault("delivery", error)
+        with self._lock:
+            if not self._wake.is_set:
+                self._idle.set()
 
     def _ship(self) -> None:
         plan = Plan(self._breaker, _random)
