@@ -186,11 +186,6 @@ class Body:
         self.until_close = state == _UNTIL_CLOSE
         self.trailers: Headers = []
 
-    @property
-    def expected(self) -> int:
-        """Bytes that are surely still to come: the rest of a length or of a chunk."""
-        return self._left
-
     def feed(self, data: bytes) -> tuple[int, list[bytes]]:
         """Take bytes off the wire. Returns how many belong to this body, and the content among them.
 

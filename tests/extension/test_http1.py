@@ -399,16 +399,6 @@ def test_a_stream_that_ends_inside_a_body_is_told(framing: bytes) -> None:
         body.eof()
 
 
-def test_a_body_says_how_much_is_surely_to_come() -> None:
-    head = http1.parse_request_head(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
-    body = http1.request_body(head)
-    assert body.expected == 1000
-    body.feed(b"x" * 400)
-    assert body.expected == 600
-    body.feed(b"x" * 600)
-    assert (body.expected, body.complete) == (0, True)
-
-
 def test_large_content_is_handed_on_without_a_copy() -> None:
     head = http1.parse_request_head(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
     piece = b"x" * 50_000
