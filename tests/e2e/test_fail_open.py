@@ -69,8 +69,8 @@ def test_a_full_state_dir(layer: Path, moto: Moto, queue: Queue, folder: Path, m
     function = node_function(layer, attached(queue.url, moto.url, STATE_DIR="/mnt/small/state"))
     warnings, _ = _works(function, folder, queue, mounts=[mount], captured=None)
 
-    assert len(warnings) == 1
-    assert "space" in warnings[0]["why"].lower()
+    # Another part may say what it cannot do for lack of its file, but the cause is said once.
+    assert len([warning for warning in warnings if "no space" in warning["why"].lower()]) == 1
 
 
 def test_a_state_dir_too_small_for_a_record_does_not_lose_it(

@@ -147,11 +147,22 @@ class Sandbox:
     # --- use ------------------------------------------------------------------------------------------------------
 
     def invoke(self, event: bytes, *, timeout_s: float = 30.0, headers: Mapping[str, str] | None = None) -> Answer:
-        """One synchronous invocation with `event` as it is. Raises TimeoutError or ConnectionError, as sockets do."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        """One synchronous invocation with `event` as it is. Raises TimeoutError or ConnectionError, as sockets do.
+
+        On Managed Instances the emulator refuses an event while no runtime waits for one; Lambda's front would hold it, so
+        this does.
+        """
         began = time.monotonic()
+        while True:
+            answer = self._invoke_once(event, timeout_s, headers or {}, began)
+            if b"Runtime.Unavailable" not in answer.body or answer.seconds > timeout_s:
+                return answer
+            time.sleep(0.005)
+
+    def _invoke_once(self, event: bytes, timeout_s: float, headers: Mapping[str, str], began: float) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
-            connection.request("POST", _INVOKE_PATH, body=event, headers=dict(headers or {}))
+            connection.request("POST", _INVOKE_PATH, body=event, headers=dict(headers))
             response = connection.getresponse()
             body = response.read()
         finally:
