@@ -34,7 +34,7 @@ def literal(host: str, port: int) -> tuple[int, Any] | None:
     for family in (_AF_INET, _AF_INET6):
         try:
             _socket.inet_pton(family, host)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: NUL, or a byte of the environment that is not UTF-8
             continue
         return family, (host, port)
     return None
@@ -58,12 +58,15 @@ def resolve(host: str, port: int, timeout_s: float) -> tuple[int, Any]:
             # As bytes: text would go through the idna codec, which imports half the library.
             answer = _socket.getaddrinfo(host.encode("ascii"), port, 0, _STREAM)
             found.extend((family, address) for family, _, _, _, address in answer)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             failed.append(error if isinstance(error, OSError) else OSError(errno.EINVAL, f"bad host name {host!r}"))
         finally:
             done.release()
 
-    _thread.start_new_thread(look_up, ())
+    try:
+        _thread.start_new_thread(look_up, ())
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"no thread for the look-up of {host}: {error}") from None
     if not done.acquire(True, max(0.0, timeout_s)):
         raise TimeoutError(errno.ETIMEDOUT, f"no answer to the look-up of {host} in {timeout_s:.1f} s")
     if failed:
@@ -105,7 +108,7 @@ def listen(host: str, port: int, backlog: int = 128) -> tuple[Socket, int]:
 
 def accept(listener: Socket) -> Socket:
     """Take the next connection, waiting for it without limit. Raises OSError."""
-    descriptor, _ = listener._accept()
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
     try:
         sock = Socket(listener.family, _STREAM, 0, descriptor)
     except BaseException:
@@ -130,7 +133,8 @@ def recv(sock: Socket, size: int, deadline: float | None) -> bytes:
 
 def split_address(text: str) -> tuple[str, int]:
     """Split `host:port` (an IPv6 literal in brackets). Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65_536:
         raise ValueError(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
+    return host, int(port)
