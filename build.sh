@@ -114,6 +114,8 @@ make_venv() {
 # --- what the commands share ----------------------------------------------------------------------------------------
 
 make_layer() {
+    # Debian's base system has a perl without its library, which OpenSSL's build needs.
+    perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null || need perl
     say "the layer (the first build compiles its interpreter: minutes; later builds: seconds)"
     layer/build "$@" >&2
 }
