@@ -4,6 +4,8 @@ a typing error in a variable must not take a function down (DESIGN, rule 1).
 
 from __future__ import annotations
 
+from extension import net
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +52,7 @@ def _flag(text: str) -> bool:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text[:12]) <= high:
+        if not text.isascii() or not text.isdigit() or len(text) > 12 or not low <= int(text) <= high:
             raise ValueError(f"use a whole number from {low} to {high}")
         return int(text)
 
@@ -77,14 +79,20 @@ def _tags(text: str) -> dict[str, str]:
 
 
 def _url(text: str) -> str | None:
-    if text and not text.startswith(("https://", "http://")):
-        raise ValueError("use a URL that begins with https:// (or http:// for a local endpoint)")
-    return text.rstrip("/") or None
+    if not text:
+        return None
+    scheme, _, rest = text.partition("://")
+    host = rest.partition("/")[0]
+    if scheme not in ("https", "http") or not host:
+        raise ValueError("use a URL that begins with https:// (or http:// for a local endpoint) and a host")
+    if not text.isascii() or not text.isprintable() or any(sign in text for sign in " ?#@"):
+        raise ValueError("use a URL without spaces, control characters, user, query or fragment")
+    return text.rstrip("/")
 
 
 def _queue_url(text: str) -> str | None:
     url = _url(text)
-    if url is not None and url.split("://", 1)[1].count("/") < 2:
+    if url is not None and url.partition("://")[2].count("/") < 2:
         raise ValueError("use the queue's URL, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME, not its name or ARN")
     return url
 
@@ -96,12 +104,7 @@ def _folder(text: str) -> str:
 
 
 def _address(text: str) -> tuple[str, int] | None:
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
-        raise ValueError("use host:port")
-    return host.strip("[]"), int(port)
+    return net.split_address(text) if text else None
 
 
 _PORT = _whole(0, 65_535)
@@ -297,13 +300,14 @@ def _read_or(
 
 def region_of_queue(queue_url: str | None) -> str | None:
     """Return the region in an SQS queue's URL, or None: a queue in another region is signed for its own."""
-    if not queue_url:
-        return None
-    labels = queue_url.split("://", 1)[1].split("/", 1)[0].split(":", 1)[0].split(".")
-    if len(labels) >= 4 and labels[0] in ("sqs", "sqs-fips") and labels[2] in ("amazonaws", "api"):
+    host = (queue_url or "").lower().partition("://")[2].partition("/")[0].partition(":")[0]
+    labels = host.removesuffix(".cn").split(".")
+    if labels == ["queue", "amazonaws", "com"]:
+        return "us-east-1"  # the oldest form of all
+    if len(labels) == 4 and labels[0] in ("sqs", "sqs-fips") and labels[2:] in (["amazonaws", "com"], ["api", "aws"]):
         return labels[1]
-    if len(labels) >= 4 and labels[1] == "queue" and labels[2] == "amazonaws":
+    if len(labels) == 4 and labels[1:] == ["queue", "amazonaws", "com"]:
         return labels[0]  # the legacy form, REGION.queue.amazonaws.com
-    if len(labels) >= 5 and labels[-3:-1] == ["vpce", "amazonaws"] and "sqs" in labels:
-        return labels[labels.index("sqs") + 1]
+    if len(labels) >= 5 and labels[-3:] == ["vpce", "amazonaws", "com"] and labels[-5] in ("sqs", "sqs-fips"):
+        return labels[-4]
     return None
