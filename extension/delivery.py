@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
+_ATTEMPT_S = 3.0  # a connection that died in a freeze says nothing: do not wait for it as long as a ship may last
 _BATCH_BYTES = 1_048_576
 _BATCH_ENTRIES = 10
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
@@ -151,7 +152,7 @@ class Delivery:
             began = self._clock()
             if not parcels or not plan.may_begin(began, deadline):
                 return
-            verdict, reason = self._settle(parcels, self._send(parcels, deadline))
+            verdict, reason = self._settle(parcels, self._send(parcels, min(deadline, began + _ATTEMPT_S)))
             pause = plan.after(verdict, began, self._clock(), deadline)
             if self._breaker.state == OPEN:
                 self.counters["breaker_opened"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -393,6 +394,63 @@ def test_a_broken_queue_is_tried_three_times_then_left_alone(spool: Spool, handl
             ship(delivery, 0.05)
         assert server.connections == 3
     assert spool.pending() == ["id-1"]
+
+
+def test_one_attempt_never_takes_all_of_a_long_ship(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extension.delivery._ATTEMPT_S", 0.2)
+    put(spool, record(1))
+
+    def dead_then_alive(sock: socket.socket) -> None:
+        if server.connections == 1:
+            servers.hang_after_request(sock)
+        elif (request := servers.read_request(sock)) is not None:
+            sock.sendall(servers.accept_messages(request))
+
+    with servers.Server(dead_then_alive) as server:
+        began = time.monotonic()
+        shipped(spool, real_queue(server.url), within_s=LONG_S)
+        assert time.monotonic() - began < 2
+    assert spool.pending() == []
+
+
+SENDER = """
+import sys, time
+from extension.delivery import Delivery
+from extension.record import Record
+from extension.settings import Settings
+from extension.spool import Spool
+from extension.sqs import Queue
+folder, url = sys.argv[1:]
+settings = Settings({"BACKSTOP_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/q", "AWS_ENDPOINT_URL_SQS": url})
+spool = Spool(folder, 1 << 20)
+one = Record("id-1", "orders", "Crash", "00ff", b"{}", (0, 0, 0))
+spool.put(one.id, one.encode())
+delivery = Delivery(spool, lambda: Queue(settings, {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}))
+delivery.kick(time.monotonic() + 60)
+delivery.wait_idle(60)
+"""
+
+
+def test_a_life_killed_while_it_sends_leaves_the_record_to_the_next(tmp_path: Path) -> None:
+    arrived = threading.Event()
+
+    def say_and_hang(sock: socket.socket) -> None:
+        servers.read_request(sock)
+        arrived.set()
+        servers.until_closed(sock)
+
+    folder = str(tmp_path / "spool")
+    with servers.Server(say_and_hang) as server:
+        command = [sys.executable, "-S", "-c", SENDER, folder, server.url]
+        sender = subprocess.Popen(command, env={"PYTHONPATH": str(Path(__file__).parents[2])})
+        assert arrived.wait(20)
+        sender.kill()
+        sender.wait()
+    spool = Spool(folder, 1 << 20)
+    with servers.StandIn() as stand_in:
+        shipped(spool, real_queue(stand_in.url))
+        assert stand_in.bodies == ["{}"]
+    assert spool.pending() == []
 
 
 def test_callers_never_wait_for_the_network(spool: Spool) -> None:
