@@ -139,15 +139,16 @@ class Clerk:
             new, self._inbox = self._inbox, []
         due = time.monotonic() + self._settings.log_wait_ms / 1000
         for invocation in new:
+            waits = self.telemetry_on and invocation.request_id is not None and not invocation.logs_done.is_set
             try:
-                self._file(invocation)
+                self._file(invocation, hidden=waits)
             except BaseException as error:
                 self._fault("clerk: record", error)
                 invocation.spooled.set()
                 invocation.filed.set()
                 continue
             invocation.spooled.set()
-            if self.telemetry_on and invocation.request_id and not invocation.logs_done.is_set:
+            if waits:
                 self._waiting.append((due, invocation))
             else:
                 self._ship(invocation)
@@ -156,8 +157,7 @@ class Clerk:
         self._waiting = [one for one in self._waiting if one not in ready]
         for _, invocation in ready:
             try:
-                if invocation.log_lines or invocation.logs_done.is_set:
-                    self._file(invocation)  # once more, now with the log lines
+                self._file(invocation)  # once more, now with the log lines
             except BaseException as error:
                 self._fault("clerk: record", error)
             self._ship(invocation)
@@ -171,14 +171,14 @@ class Clerk:
             with self._lock:
                 self._wake.set()
 
-    def _file(self, invocation: Invocation) -> None:
-        """Write the record, or write it again with what is known by now."""
+    def _file(self, invocation: Invocation, hidden: bool = False) -> None:
+        """Write the record, or write it again with what is known by now; `hidden` from delivery while log lines may come."""
         ended, event = invocation.outcome, invocation.payload
         assert ended is not None
         if event is None and invocation.settled and self._settings.capture == "payload" and invocation.observed.is_set:
             return  # amended after its event was let go: the record that went out says more
         made = records.build(invocation, ended, event, self._settings, self._nonce)
-        self._spool.put(made.id, made.encode())
+        self._spool.put(made.id, made.encode(), provisional=hidden)
         self.counters["written"] += 1
 
     def _ship(self, invocation: Invocation) -> None:

@@ -15,12 +15,14 @@ INIT_ERROR = "InitError"
 
 _STRENGTH = (SUCCESS, HTTP_ERROR, HANDLED_ERROR, STREAM_ERROR, CRASH, OUT_OF_MEMORY, TIMEOUT)
 
+_EXIT_ERROR = "Runtime.ExitError"
+
 # What Lambda itself answers where the runtime could not say anything.
 _SPOKEN = {
-    CRASH: ("Runtime.ExitError", "The runtime's process ended before it answered"),
+    CRASH: (_EXIT_ERROR, "The runtime's process ended before it answered"),
     OUT_OF_MEMORY: ("Runtime.OutOfMemory", "The runtime was killed: out of memory"),
     TIMEOUT: ("Sandbox.Timedout", "The invocation did not end before its deadline"),
-    INIT_ERROR: ("Runtime.ExitError", "The runtime's process ended before it asked for its first event"),
+    INIT_ERROR: (_EXIT_ERROR, "The runtime's process ended before it asked for its first event"),
     STREAM_ERROR: ("Runtime.StreamError", "The response stream ended with an error"),
     HANDLED_ERROR: ("Unhandled", "The function reported an error without details"),
 }
@@ -61,19 +63,23 @@ def _strength(condition: str) -> int:
 
 
 def combine(known: Outcome | None, new: Outcome) -> Outcome:
-    """Return the outcome after a further signal: the stronger condition, with the most telling error.
+    """Return the outcome after a further signal: the stronger condition, with its error or else the weaker one's.
 
+    Returns `known` itself where the signal tells nothing new. The order of failures does not matter: who is seen first is chance.
     A delivered success stays one: what the process does after its answer is not this invocation's failure.
     """
-    if known is None or known is new:
+    if known is None:
         return new
-    if known.condition == new.condition and known.error is None and new.error is not None:
-        return new
-    if known.condition == SUCCESS or _strength(new.condition) <= _strength(known.condition):
+    if known.condition == SUCCESS or new is known:
         return known
-    if new.error is None and known.error is not None:
-        return Outcome(new.condition, known.error, known.error_type or new.error_type, error_cut=known.error_cut)
-    return new
+    stronger, weaker = known, new
+    if _strength(new.condition) > _strength(known.condition):
+        stronger, weaker = new, known
+    if stronger.error is not None or weaker.error is None:
+        return stronger
+    return Outcome(
+        stronger.condition, weaker.error, weaker.error_type or stronger.error_type, error_cut=weaker.error_cut
+    )
 
 
 def spoken(outcome: Outcome) -> tuple[str, str]:
@@ -125,7 +131,8 @@ def of_telemetry(status: str, error_type: str | None) -> Outcome | None:
     if status == "failure":
         return Outcome(CRASH, None, error_type)
     if status == "error":
-        if error_type is not None and error_type.startswith(("Runtime.", "Extension.", "Sandbox.")):
+        # Not every `Runtime.` is a crash: an error whose type Lambda does not know becomes Runtime.Unknown.
+        if error_type is not None and (error_type == _EXIT_ERROR or error_type.startswith(("Extension.", "Sandbox."))):
             return Outcome(CRASH, None, error_type)
         return Outcome(HANDLED_ERROR, None, error_type)
     return None
