@@ -1,0 +1,1 @@
+"""A local Lambda execution environment: real processes, and Lambda's local APIs. README.md names the files."""
