@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.demo.story import scenes
 from tests.e2e.harness.functions import attached, node_function
-from tests.e2e.harness.roots import node_root
+from tests.e2e.harness.roots import NODE, node_root
 from tests.e2e.harness.sandbox import Function, Sandbox
 from tests.e2e.harness.sqs import Arrived, Moto, Queue
 
@@ -186,7 +186,7 @@ def test_a_dead_sidecar_is_not_talked_to(layer: Path, moto: Moto, queue: Queue, 
 
 def test_an_image_without_a_shell_calls_the_wrapper_itself(layer: Path, moto: Moto, queue: Queue, folder: Path) -> None:
     """Container images name the wrapper in their entry point; launcher and wrapper need no shell."""
-    command = ["/opt/backstop-wrapper", "/usr/bin/node", "/var/runtime/index.mjs", "index.handler"]
+    command = ["/opt/backstop-wrapper", NODE, "/var/runtime/index.mjs", "index.handler"]
     environment = attached(queue.url, moto.url)
     del environment["AWS_LAMBDA_EXEC_WRAPPER"]
     function = replace(node_function(layer, environment), root=node_root(shell=False), command=command)

@@ -12,12 +12,12 @@ import pytest
 from tests.e2e.demo.story import scenes
 from tests.e2e.harness.cgroups import memory_limit
 from tests.e2e.harness.functions import attached, node_function
-from tests.e2e.harness.namespaces import is_root
+from tests.e2e.harness.namespaces import may_change_user
 from tests.e2e.harness.sandbox import Sandbox
 from tests.e2e.harness.sqs import Moto, Queue
 
 pytestmark = pytest.mark.skipif(
-    not is_root(), reason="the emulator starts processes as another user in this mode: root only"
+    not may_change_user(), reason="the emulator starts processes as another user in this mode: root only"
 )
 SUCCEEDS, THROWS, _, EXITS, _ = (scene.event for scene in scenes())
 
@@ -73,6 +73,25 @@ def test_a_crash_takes_every_invocation_in_flight_with_it(orders: Sandbox, queue
     assert {record.payload() for record in records} == {waiting, EXITS}
     for record in records:
         assert record.backstop["logs"]
+
+
+def test_a_later_crash_does_not_touch_an_earlier_handled_error(
+    layer: Path, moto: Moto, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Which of a runtime's connections carries what is chance: hence several environments, each of which can crash once."""
+    for _ in range(6):
+        queue = moto.queue()
+        function = node_function(layer, attached(queue.url, moto.url), concurrency=2)
+        with Sandbox(function, tmp_path_factory.mktemp("crash")) as sandbox:
+            sandbox.invoke(THROWS)
+            (thrown,) = queue.wait_for(1)
+            sandbox.invoke(EXITS)
+            crashed = queue.collect(1)
+            sandbox.stop()
+            crashed += queue.take()
+
+        assert thrown.condition == "HandledError"
+        assert [(record.condition, record.payload()) for record in crashed] == [("Crash", EXITS)]
 
 
 def test_memory_taken_until_the_kernel_kills_is_out_of_memory(

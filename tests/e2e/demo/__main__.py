@@ -23,25 +23,29 @@ from tests.e2e.demo.table import show_cost, show_results
 from tests.e2e.harness.fetch import WHEEL, EmulatorMissing
 from tests.e2e.harness.functions import attached, bash_function, node_function
 from tests.e2e.harness.layer import LayerMissing, unpack_layer
-from tests.e2e.harness.namespaces import NoNamespaces, is_root
+from tests.e2e.harness.namespaces import NoNamespaces, may_change_user
 from tests.e2e.harness.roots import have_node, python_files
 from tests.e2e.harness.sandbox import Function, Sandbox, SandboxFailed
 from tests.e2e.harness.sqs import Moto
 
 _TIMEOUT_S = 2
+_NOT_MEASURED = costs.Cost(None, None, None, "")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.e2e.demo", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.demo", description="Shows what Backstop does.")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     as_json: bool = parser.parse_args().json
-    console = Console(stderr=as_json, quiet=as_json)
+    # Into a file or a pipe goes a width that needs little folding; a terminal's own is kept.
+    console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 110)
     try:
         with tempfile.TemporaryDirectory(prefix="backstop-demo-") as folder, Moto() as moto:
             # Other users must get through: on Managed Instances the sidecar is one.
             Path(folder).chmod(0o755)
             return _run(Path(folder), moto, console, as_json)
     except (EmulatorMissing, LayerMissing, NoNamespaces, SandboxFailed) as error:
+        if as_json:
+            print(json.dumps(_report([], _NOT_MEASURED, None)))
         print(f"demo: {error}", file=sys.stderr)
         return 2
 
@@ -52,28 +56,36 @@ def _run(folder: Path, moto: Moto, console: Console, as_json: bool) -> int:
     settings = attached(queue.url, moto.url, TAGS="team:orders,env:demo")
     console.print(f"[bold]Backstop[/] on {_platform()}\n")
     function = _function(layer, settings)
-    sandbox = Sandbox(function, _made(folder / "story"))
-    with sandbox.start():
-        python = python_files(sandbox.inside())
+    with Sandbox(function, _made(folder / "story")) as sandbox:
+        python = python_files(sandbox.inside()) if function.root.own else None
         results = play(sandbox, queue)
-    output = sandbox.output()
     show_results(console, "Five invocations, one at a time (classic mode)", results, NO_TELEMETRY)
 
     managed: list[Result] = []
-    if have_node() and is_root():
+    if have_node() and may_change_user():
         managed = managed_results(layer, moto, _made(folder / "managed"))
         show_results(console, "Two more on Managed Instances, where the emulator has the real Telemetry API", managed)
 
-    cost = costs.measure(
-        *_measured(layer, settings), _made(folder / "cost"), clock=have_node(), started_ms=costs.start_ms(output)
-    )
+    started_ms = costs.start_ms(sandbox.output())
+    cost = costs.measure(*_measured(layer, settings), _made(folder / "cost"), clock=have_node(), started_ms=started_ms)
     show_cost(console, cost, python)
     if as_json:
         print(json.dumps(_report(results, cost, python)))
-    complete = all(result.as_it_should_be for result in [*results, *managed]) and cost.complete and not python
-    if not complete:
-        print("demo: something is missing; the environment said:\n" + output, file=sys.stderr)
-    return 0 if complete else 1
+    missing = _missing([*results, *managed], cost, python)
+    if missing:
+        print(f"{sandbox.output()}\ndemo: the above is what the environment said. Missing:", file=sys.stderr)
+        print("\n".join(f"  - {line}" for line in missing), file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _missing(results: list[Result], cost: costs.Cost, python: list[str] | None) -> list[str]:
+    """What is not as it should be, a line each."""
+    lines = [f"{result.scene.name}: {result.complaint}" for result in results if result.complaint]
+    figures = {"start": cost.start_ms, "added time": cost.added_ms_p50, "memory": cost.rss_mb}
+    lines += [f"no figure for {name}" for name, value in figures.items() if value is None]
+    if python:
+        lines.append(f"Python outside the layer: {', '.join(python)}")
+    return lines
 
 
 def _report(results: list[Result], cost: costs.Cost, python: list[str] | None) -> dict[str, Any]:

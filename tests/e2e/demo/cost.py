@@ -28,10 +28,6 @@ class Cost:
     rss_mb: float | None
     how: str
 
-    @property
-    def complete(self) -> bool:
-        return None not in (self.start_ms, self.added_ms_p50, self.rss_mb)
-
 
 def start_ms(output: str) -> float | None:
     """Median of the start times in the ready lines of `output`, in ms; None where there are none."""

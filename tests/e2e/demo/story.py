@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,16 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an invocation's caller got, and the record that arrived for it, if one did."""
+    """What an invocation's caller got, and the records that arrived for it: none or one, if all is well."""
 
     scene: Scene
     answer: Answer
-    record: Arrived | None
+    records: Sequence[Arrived]
+
+    @property
+    def record(self) -> Arrived | None:
+        """The record as it was last sent."""
+        return self.records[-1] if self.records else None
 
     @property
     def outcome(self) -> str:
@@ -52,10 +58,20 @@ class Result:
         return [] if self.record is None else list(self.record.backstop["logs"])
 
     @property
-    def as_it_should_be(self) -> bool:
-        if self.scene.expected is None:
-            return self.outcome == "success" and self.record is None
-        return self.record is not None and self.record.condition == self.scene.expected and self.intact is True
+    def complaint(self) -> str | None:
+        """What is not as it should be; None where all is well."""
+        expected, record = self.scene.expected, self.record
+        if expected is None:
+            if self.outcome != "success":
+                return f"it ended as {self.outcome}, not as a success"
+            return None if record is None else "a success was captured"
+        if record is None:
+            return f"nothing was captured of its {self.outcome}"
+        if len(self.records) > 1:
+            return f"captured {len(self.records)} times"
+        if record.condition != expected:
+            return f"captured as {record.condition}, not as {expected}"
+        return None if self.intact else "the event is not what was sent"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -95,14 +111,18 @@ def play(sandbox: Sandbox, queue: Queue) -> list[Result]:
     answers = [sandbox.invoke(scene.event) for scene in planned]
     # Whatever is not on the queue by now is sent at the environment's end, or never.
     sandbox.stop()
-    arrived = queue.take()
+    return match(planned, answers, queue.take())
+
+
+def match(planned: Sequence[Scene], answers: Sequence[Answer], arrived: Sequence[Arrived]) -> list[Result]:
+    """Pairs each invocation with the records that hold its order."""
     return [
-        Result(scene, answer, next((record for record in arrived if _is_of(record, scene)), None))
+        Result(scene, answer, [record for record in arrived if _is_of(record, scene)])
         for scene, answer in zip(planned, answers, strict=True)
     ]
 
 
 def _is_of(record: Arrived, scene: Scene) -> bool:
-    order_id = json.loads(scene.event)["orderId"]
+    order_id: str = json.loads(scene.event)["orderId"]
     payload = record.payload()
     return payload is not None and order_id.encode() in payload

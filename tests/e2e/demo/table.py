@@ -18,15 +18,19 @@ def show_results(console: Console, title: str, results: list[Result], without_lo
     """What each invocation did, and what arrived for it. `without_logs` says why no record has log lines."""
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", show_lines=True)
     table.caption = f"* {without_logs}" if without_logs else None
-    for name in ("invocation", "the caller got", "on the queue", "its error", "its event", "its last log lines", ""):
-        table.add_column(name)
+    table.add_column("invocation", max_width=10)
+    table.add_column("the caller got", max_width=9)
+    table.add_column("on the queue", min_width=22, overflow="fold")
+    table.add_column("the event", max_width=10)
+    table.add_column("the last log lines", min_width=20, overflow="fold")
+    table.add_column("")
     for result in results:
         colour = _COLOURS[result.outcome]
         table.add_row(
             result.scene.name,
             Text(f"{result.outcome}\nin {result.answer.seconds:.2f} s", colour),
             *_record_cells(result),
-            Text("✔", "bold green") if result.as_it_should_be else Text("✘", "bold red"),
+            Text("✔", "bold green") if result.complaint is None else Text("✘", "bold red"),
         )
     console.print(table)
     console.print()
@@ -35,13 +39,12 @@ def show_results(console: Console, title: str, results: list[Result], without_lo
 def _record_cells(result: Result) -> tuple[Text | str, ...]:
     record = result.record
     if record is None:
-        return Text("nothing", "dim"), "", "", ""
+        return Text("nothing", "dim"), "", ""
     error = record.backstop["error"]
     size = len(result.scene.event)
     return (
-        Text(record.condition, "bold cyan"),
-        f"{error['type']}: {error['message']}"[:120],
-        Text(f"{size} of {size}\nbytes equal", "green") if result.intact else Text("NOT equal", "bold red"),
+        Text.assemble((record.condition, "bold cyan"), f"\n{error['type']}: {error['message']}"[:120]),
+        Text(f"{size} bytes,\nall equal", "green") if result.intact else Text("NOT equal", "bold red"),
         "\n".join(_message(line) for line in result.log_lines) or Text("none *", "dim"),
     )
 

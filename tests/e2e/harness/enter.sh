@@ -2,7 +2,7 @@
 # Runs inside a new mount namespace: mounts what one execution environment sees onto a base root, then becomes the emulator there.
 # usage: enter.sh BASE CGROUP [MOUNT ...] -- COMMAND [ARG ...]
 #   CGROUP  a file that takes a process id, or an empty word
-#   MOUNT   bind:SOURCE:TARGET | ro:SOURCE:TARGET | tmpfs:OPTIONS:TARGET   (targets exist in the base root)
+#   MOUNT   bind:SOURCE:TARGET | rbind:SOURCE:TARGET | ro:SOURCE:TARGET | tmpfs:OPTIONS:TARGET   (targets exist in the base root)
 # Every mount ends with the namespace, so nothing is left behind however this process ends.
 set -eu
 
@@ -21,6 +21,7 @@ while [ "$1" != -- ]; do
     target=$base${rest#*:}
     case $kind in
         bind) mount --bind "$source" "$target" ;;
+        rbind) mount --rbind "$source" "$target" ;;
         ro)
             mount --bind "$source" "$target"
             mount -o remount,bind,ro "$target"

@@ -1,10 +1,14 @@
 """Base roots: the files that Node.js, or bash with curl, need to run, copied into a folder of their own. No Python is among them.
 
 A root is built once and kept in the cache folder; each execution environment mounts its own /opt, /var/task and /tmp over it.
+Where Node.js does not run from such a copy (it may be installed in ways that ldd cannot see through), the machine's own folders
+are mounted instead: then the function sees whatever Python the machine has, and `own` says so.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
 import re
@@ -16,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.harness.fetch import cache_dir
+from tests.e2e.harness.namespaces import unshare_command
 
 # Bump when the way a root is built changes, so that cached ones are not used again.
-_RECIPE = "3"
+_RECIPE = "4"
 
 # AWS's base images start the runtime with a shell script, so each root has one shell.
 _SHELL = ["sh"]
@@ -47,26 +52,38 @@ _GLIBC = re.compile(
     r"lib(c|m|dl|rt|pthread|util|resolv|nss_files|nss_dns)\.so\.\d+$|ld-linux-[\w-]+\.so\.\d+$|ld-linux\.so\.\d+$"
 )
 
-_FOLDERS = "dev etc opt proc sys/fs/cgroup tmp var/task var/runtime var/lang mnt/small mnt/readonly root usr/local/bin"
-_EMULATOR = "usr/local/bin/aws-lambda-rie"
+_FOLDERS = """
+    dev etc opt proc root sys/fs/cgroup tmp
+    var/task var/runtime var/lang/bin var/emulator mnt/small mnt/readonly
+"""
+_EMULATOR = "var/emulator/aws-lambda-rie"
+# Where AWS's images have it.
+NODE = "/var/lang/bin/node"
 # Where the emulator (Managed Instances mode) looks whether the kernel killed the runtime for memory.
 _OOM_COUNTER = "sys/fs/cgroup/memory.events"
 
 
 @dataclass(frozen=True, slots=True)
 class BaseRoot:
-    """A folder that can become `/` of an execution environment."""
+    """A folder that can become `/` of an execution environment, with what has to be mounted on it (enter.sh's words).
+
+    `own`: it holds nothing but what was put there; else it shows the machine's own folders.
+    """
 
     path: Path
+    mounts: tuple[str, ...] = ()
+    own: bool = True
 
 
 def have_node() -> bool:
     return shutil.which("node") is not None
 
 
+@functools.cache
 def node_root(*, shell: bool = True) -> BaseRoot:
     """Node.js and its libraries, and one shell if wanted. Raises FileNotFoundError where Node.js is not installed."""
-    return BaseRoot(_build("node" if shell else "node-only", _SHELL if shell else [], {"node": "usr/bin/node"}))
+    copied = BaseRoot(_build("node" if shell else "node-only", _SHELL if shell else [], {"node": NODE.lstrip("/")}))
+    return copied if _runs(copied, [NODE, "--version"]) or not shell else _machine_root()
 
 
 def bash_root() -> BaseRoot:
@@ -79,18 +96,77 @@ def python_files(root: Path, layer_at: str = "opt/backstop") -> list[str]:
 
     A real walk: names are compared (python, python3.11, pypy3, libpython3.so …) whatever the folder, links included.
     `root` may be `/proc/PID/root`, to see what that process sees. /proc, /sys and /dev are the machine's, not files of the root.
+    Raises OSError if any folder cannot be read: what was not looked at cannot be called free of Python.
     """
     pattern = re.compile(
         r"(python|pypy)[\d.]*[a-z]?(-config)?$|lib(python|pypy)[\w.-]*\.(so|a)([\d.]*)$", re.IGNORECASE
     )
-    skipped = {Path(root, name) for name in ("proc", "sys", "dev", layer_at)}
+    skipped = {root / name for name in ("proc", "sys", "dev", layer_at)}
     found = []
-    for folder, names, files in os.walk(root):
+    for folder, names, files in os.walk(root, onerror=_raise):
         names[:] = [name for name in names if Path(folder, name) not in skipped]
         for name in files + [name for name in names if Path(folder, name).is_symlink()]:
             if pattern.match(name):
                 found.append("/" + str(Path(folder, name).relative_to(root)))
     return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _runs(root: BaseRoot, command: list[str]) -> bool:
+    """Whether a command runs in a root."""
+    enter = [
+        *unshare_command(),
+        "sh",
+        str(Path(__file__).with_name("enter.sh")),
+        str(root.path),
+        "",
+        *root.mounts,
+        "--",
+    ]
+    return (
+        subprocess.run([*enter, *command], capture_output=True, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    )
+
+
+def _machine_root() -> BaseRoot:
+    """The machine's own folders, but for those that an execution environment has of its own."""
+    private = {"dev", "mnt", "opt", "proc", "sys", "tmp", "var"}
+    path = Path(tempfile.mkdtemp(prefix="machine-", dir=_roots_dir()))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    path.chmod(0o755)
+    _furnish(path)
+    mounts = []
+    for entry in sorted(Path("/").iterdir()):
+        target = path / entry.name
+        if entry.name in private:
+            continue
+        if entry.is_symlink():
+            shutil.rmtree(target, ignore_errors=True)
+            target.symlink_to(os.readlink(entry))
+        elif entry.is_dir():
+            target.mkdir(exist_ok=True)
+            mounts.append(f"rbind:{entry}:/{entry.name}")
+    node = shutil.which("node")
+    assert node is not None
+    (path / NODE.lstrip("/")).symlink_to(os.path.realpath(node))
+    return BaseRoot(path, tuple(mounts), own=False)
+
+
+def _roots_dir() -> Path:
+    path = cache_dir() / "roots"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _furnish(root: Path) -> None:
+    """The folders and files that every root has, and that others are mounted on."""
+    for name in _FOLDERS.split():
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in (_EMULATOR, _OOM_COUNTER):
+        (root / name).touch(mode=0o755)
 
 
 def _build(kind: str, commands: Iterable[str], placed: dict[str, str]) -> Path:
@@ -99,20 +175,16 @@ def _build(kind: str, commands: Iterable[str], placed: dict[str, str]) -> Path:
     for target, source in sorted(files.items()):
         stat = source.stat()
         digest.update(f"{target}\0{source}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    path = cache_dir() / "roots" / f"{kind}-{digest.hexdigest()[:16]}"
+    path = _roots_dir() / f"{kind}-{digest.hexdigest()[:16]}"
     if path.is_dir():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(dir=_roots_dir()))
     scratch.chmod(0o755)
-    for name in _FOLDERS.split():
-        (scratch / name).mkdir(parents=True, exist_ok=True)
+    _furnish(scratch)
     for target, source in files.items():
         place = scratch / target
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, place)
-    (scratch / _EMULATOR).touch(mode=0o755)
-    (scratch / _OOM_COUNTER).touch()
     (scratch / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (scratch / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nsbx_user:x:993:990::/:/bin/sh\n")
     (scratch / "etc/group").write_text("root:x:0:\nsbx_user:x:990:\n")

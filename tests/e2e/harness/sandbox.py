@@ -28,7 +28,7 @@ from tests.e2e.harness.processes import Process, descendants
 from tests.e2e.harness.roots import BaseRoot
 
 HERE = Path(__file__).parent
-EMULATOR = "/usr/local/bin/aws-lambda-rie"
+EMULATOR = "/var/emulator/aws-lambda-rie"
 SIDECAR = "/opt/backstop/bin/python"
 _INVOKE_PATH = "/2015-03-31/functions/function/invocations"
 _START_TIMEOUT_S = 20.0
@@ -206,7 +206,12 @@ class Sandbox:
     def _command(self, runtime_port: int) -> list[str]:
         function = self.function
         # A mount would be refused where the folder is not there.
-        mounts = [f"ro:{emulator()}:{EMULATOR}", f"ro:{function.task}:/var/task", f"bind:{self.tmp}:/tmp"]
+        mounts = [
+            *function.root.mounts,
+            f"ro:{emulator()}:{EMULATOR}",
+            f"ro:{function.task}:/var/task",
+            f"bind:{self.tmp}:/tmp",
+        ]
         if function.runtime is not None:
             mounts.append(f"ro:{function.runtime}:/var/runtime")
         if function.layer is not None:

@@ -36,7 +36,7 @@ function describe(error) {
 async function postError(path, error) {
   const body = describe(error);
   const headers = { "Content-Type": "application/json", "Lambda-Runtime-Function-Error-Type": body.errorType };
-  console.error(JSON.stringify({ errorType: body.errorType, errorMessage: body.errorMessage }));
+  console.error(`Invoke Error ${body.errorType}: ${body.errorMessage}`);
   return call("POST", path, headers, JSON.stringify(body));
 }
 
