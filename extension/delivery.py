@@ -70,7 +70,7 @@ class Delivery:
         self._last_chance = False
         self._queue: Sender | None = None
         self._breaker = Breaker(_random)
-        self._aside: dict[str, int] = {}
+        self._aside: dict[str, tuple[int, str]] = {}  # version, reason
         self._cut: dict[str, _Parcel] = {}
         self._said: set[tuple[str, str]] = set()
         self.last_reason = ""
@@ -113,6 +113,11 @@ class Delivery:
         with self._lock:
             idle = self._idle
         return idle.wait(timeout_s)
+
+    def why(self, record_id: str) -> str:
+        """Return why a record is still in the spool: what was said of it, else of the last that failed; else nothing."""
+        aside = self._aside.get(record_id)
+        return aside[1] if aside is not None else self.last_reason
 
     def _run(self) -> None:
         while True:
@@ -171,7 +176,8 @@ class Delivery:
         for record_id in pending:
             if len(parcels) == _BATCH_ENTRIES:
                 break
-            if self._aside.get(record_id) == self._spool.version(record_id):
+            aside = self._aside.get(record_id)
+            if aside is not None and aside[0] == self._spool.version(record_id):
                 continue
             parcel = self._read(record_id)
             if parcel is None:
@@ -192,15 +198,16 @@ class Delivery:
             return cut
         found = self._spool.read_version(record_id)
         if found is None:
-            self._set_aside(record_id, version)
+            self._set_aside(record_id, version, "its file cannot be read")
             return None
         version, data = found
         try:
             return _Parcel(record_id, version, Record.decode(data))
         except _UNREADABLE as error:
             self.counters["unreadable"] += 1
-            self._set_aside(record_id, version)
-            self._say("a record in the spool cannot be read and stays there", f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            self._set_aside(record_id, version, reason)
+            self._say("a record in the spool cannot be read and stays there", reason)
             return None
 
     def _send(self, parcels: list[_Parcel], deadline: float) -> list[Outcome]:
@@ -214,10 +221,10 @@ class Delivery:
                 except ValueError as error:
                     return [Outcome(DENIED, str(error))] * len(parcels)
             return self._queue.send([parcel.record for parcel in parcels], deadline)
-        except BaseException:
+        except BaseException as error:
             # A bug, perhaps of this very batch: without it the others can still go.
             for parcel in parcels:
-                self._set_aside(parcel.id, parcel.version)
+                self._set_aside(parcel.id, parcel.version, f"{type(error).__name__}: {error}")
             raise
 
     def _settle(self, parcels: list[_Parcel], outcomes: list[Outcome]) -> tuple[str, str]:
@@ -234,14 +241,16 @@ class Delivery:
                 self._shrink(parcel, outcome)
             elif outcome.kind == sqs.REFUSED:
                 self.counters["refused"] += 1
-                self._set_aside(parcel.id, parcel.version)
+                self._set_aside(parcel.id, parcel.version, outcome.reason)
                 self._say("the queue refuses a record; it stays in the spool", outcome.reason)
             else:
                 self.counters["denied" if outcome.kind == sqs.DENIED else "retried"] += 1
         if sqs.DENIED in reasons:
+            self.last_reason = reasons[sqs.DENIED]
             return CLOSED_TO_US, reasons[sqs.DENIED]
         taken = sqs.ACCEPTED in reasons or sqs.REFUSED in reasons
         if sqs.RETRY in reasons:
+            self.last_reason = reasons[sqs.RETRY]
             return PARTLY if taken else FAILED, reasons[sqs.RETRY]
         return DONE if taken else UNDECIDED, ""
 
@@ -256,19 +265,19 @@ class Delivery:
             self._say("a record cannot be cut", f"{type(error).__name__}: {error}")
         if smaller is None or len(smaller.body) >= len(parcel.record.body):
             self.counters["refused"] += 1
-            self._set_aside(parcel.id, parcel.version)
+            self._set_aside(parcel.id, parcel.version, outcome.reason)
             self._say("a record is too long for the queue; it stays in the spool", outcome.reason)
             return
         self.counters["cut"] += 1
         self._cut[parcel.id] = _Parcel(parcel.id, parcel.version, smaller)
 
-    def _set_aside(self, record_id: str, version: int | None) -> None:
+    def _set_aside(self, record_id: str, version: int | None, reason: str) -> None:
+        self.last_reason = reason
         if version is not None:
-            self._aside[record_id] = version
+            self._aside[record_id] = (version, reason)
 
     def _say(self, what: str, reason: str) -> None:
         """Say something once for each kind of reason: what follows an error's code may differ every time."""
-        self.last_reason = reason[:400] or what
         key = (what, reason.partition(":")[0])
         if key not in self._said and len(self._said) < 64:
             self._said.add(key)

@@ -310,6 +310,15 @@ def test_a_record_that_cannot_be_read_blocks_nobody(spool: Spool, data: bytes) -
     assert spool.pending() == ["poison"]
 
 
+def test_each_record_that_stays_has_its_own_reason(spool: Spool) -> None:
+    put(spool, record(0), record(1))
+    answers = {"id-0": Outcome(REFUSED, "InvalidMessageContents: #x1"), "id-1": Outcome(DENIED, "AccessDenied: no")}
+    delivery = shipped(spool, Script(lambda ones: [answers[one.id] for one in ones]))
+    assert [delivery.why("id-0"), delivery.why("id-1")] == ["InvalidMessageContents: #x1", "AccessDenied: no"]
+    assert delivery.last_reason == "AccessDenied: no"
+    assert Delivery(spool, Script).why("id-0") == ""
+
+
 def test_a_torn_file_blocks_nobody(spool: Spool, tmp_path: Path) -> None:
     put(spool, record(1), record(2))
     first = sorted((tmp_path / "spool").iterdir())[0]
