@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 Socket = _socket.socket
+_LONGEST_LOOK_UP_S = 30.0
 _AF_INET, _AF_INET6, _STREAM = _socket.AF_INET, _socket.AF_INET6, _socket.SOCK_STREAM
 
 
@@ -40,14 +41,14 @@ def literal(host: str, port: int) -> tuple[int, Any] | None:
     return None
 
 
-def resolve(host: str, port: int, timeout_s: float) -> tuple[int, Any]:
+def resolve(host: str, port: int, timeout_s: float) -> list[tuple[int, Any]]:
     """Look up a host name, in at most `timeout_s` seconds: the C library's own limit is tens of seconds.
 
-    Returns the family and the socket address. Raises OSError where the name is not known or the time is used up.
+    Returns families and socket addresses, at least one. Raises OSError where the name is not known or the time is used up.
     """
     known = literal(host, port)
     if known is not None:
-        return known
+        return [known]
     found: list[tuple[int, Any]] = []
     failed: list[OSError] = []
     done = _thread.allocate_lock()
@@ -73,17 +74,31 @@ def resolve(host: str, port: int, timeout_s: float) -> tuple[int, Any]:
         raise failed[0]
     if not found:
         raise OSError(errno.ENOENT, f"{host} has no address")
-    return found[0]
+    return found
 
 
 def connect(host: str, port: int, deadline: float | None) -> Socket:
-    """Open a TCP connection. Raises OSError (TimeoutError past the deadline)."""
+    """Open a TCP connection, to the first of the host's addresses that takes one.
+
+    An address that never answers gets half of the time that is left, but for the last. Raises OSError (TimeoutError past
+    the deadline).
+    """
     limit = left(deadline)
-    family, address = resolve(host, port, 30.0 if limit is None else limit)
-    sock = Socket(family, _STREAM)
+    *others, last = resolve(host, port, _LONGEST_LOOK_UP_S if limit is None else limit)
+    for address in others:
+        limit = left(deadline)
+        try:
+            return _connect(address, time.monotonic() + (_LONGEST_LOOK_UP_S if limit is None else limit / 2))
+        except OSError:
+            continue
+    return _connect(last, deadline)
+
+
+def _connect(address: tuple[int, Any], deadline: float | None) -> Socket:
+    sock = Socket(address[0], _STREAM)
     try:
         sock.settimeout(left(deadline))
-        sock.connect(address)
+        sock.connect(address[1])
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     except BaseException:
         sock.close()
@@ -93,7 +108,7 @@ def connect(host: str, port: int, deadline: float | None) -> Socket:
 
 def listen(host: str, port: int, backlog: int = 128) -> tuple[Socket, int]:
     """Listen on an address. Returns the socket and its port (a port of 0 takes a free one). Raises OSError."""
-    family, address = resolve(host, port, 1.0)
+    family, address = resolve(host, port, 1.0)[0]
     sock = Socket(family, _STREAM)
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)

@@ -38,7 +38,7 @@ def sandbox_address(hosts_file: str = _HOSTS) -> str:
                 words = line.partition(b"#")[0].split()
                 if SANDBOX_HOST.encode() in words[1:]:
                     return words[0].decode("ascii")
-        address: str = net.resolve(SANDBOX_HOST, 0, _LOOK_UP_S)[1][0]
+        address: str = net.resolve(SANDBOX_HOST, 0, _LOOK_UP_S)[0][1][0]
     except (OSError, UnicodeDecodeError):
         return "127.0.0.1"
     return address

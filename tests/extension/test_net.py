@@ -201,7 +201,7 @@ def test_a_port_is_free_again_at_once_for_the_next_life() -> None:
 )
 def test_a_literal_needs_no_look_up(host: str, family: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_socket, "getaddrinfo", None)
-    assert net.resolve(host, 80, 0.0) == (family, (host, 80))
+    assert net.resolve(host, 80, 0.0) == [(family, (host, 80))]
     assert net.literal(host, 80) == (family, (host, 80))
 
 
@@ -211,10 +211,32 @@ def test_what_is_no_literal(name: str) -> None:
 
 
 def test_a_name_is_looked_up() -> None:
-    family, address = net.resolve("localhost", 80, 5.0)
+    family, address = net.resolve("localhost", 80, 5.0)[0]
     assert family in (socket.AF_INET, socket.AF_INET6)
     assert address[0] in ("127.0.0.1", "::1")
     assert address[1] == 80
+
+
+def test_a_host_whose_first_addresses_take_no_connection_is_reached_at_its_last(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = listener.getsockname()[1]
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as silent:
+        at = silent.getsockname()
+        crowd = [socket.socket() for _ in range(4)]
+        for sock in crowd:  # fills the queue: one more connection waits without an answer
+            sock.setblocking(False)
+            sock.connect_ex(at)
+        refused = (socket.AF_INET, ("127.0.0.3", 1))
+        found = [refused, (socket.AF_INET, at), (socket.AF_INET, ("127.0.0.1", port))]
+        monkeypatch.setattr(net, "resolve", lambda *_: found)
+        started = time.monotonic()
+        sock_there = net.connect("sqs.example", 443, started + 1.0)
+        assert in_time(started)
+        assert sock_there.getpeername() == ("127.0.0.1", port)
+        sock_there.close()
+        for sock in crowd:
+            sock.close()
 
 
 def test_a_look_up_that_hangs_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
