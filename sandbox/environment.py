@@ -63,13 +63,16 @@ class Environment:
 
     # -- what callers use ------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Listen; and initialize now, where that does not wait for an invocation. Raises InitFailed or OSError."""
+    async def listen(self) -> None:
+        """Serve the local APIs. Raises OSError."""
         await self._server.start("127.0.0.1")
         self.host.memory.start()
         self._startup = Startup(
             self.function, self.limits, self.host, self.api, uuid.uuid4().hex, self.credentials_token
         )
+
+    async def initialize_ahead(self) -> None:
+        """Initialize now, where that does not wait for an invocation. Raises InitFailed."""
         if self.function.mode is Mode.ON_DEMAND:
             return
         snapshot = self.function.mode is Mode.SNAP_START

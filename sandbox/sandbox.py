@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,7 @@ class Sandbox:
 
     `limit_memory` and `limit_cpu` use control groups where this user may make them; memory is watched where not.
     `isolate` None makes a root of its own if this machine allows it; True insists; False never does. `base` is a prepared root.
+    `wait_for_init` False returns from `start` while an initialization that is ahead of any invocation goes on.
     Leaving the block kills what is left; call `stop` before for an orderly end.
     """
 
@@ -91,6 +93,7 @@ class Sandbox:
         limit_memory: bool = True,
         limit_cpu: bool = False,
         freezes: bool = True,
+        wait_for_init: bool = True,
         listener: Callable[[Entry], None] | None = None,
     ) -> None:
         self.function = function
@@ -102,6 +105,8 @@ class Sandbox:
         self._limit_memory = limit_memory
         self._limit_cpu = limit_cpu
         self._freezes = freezes
+        self._wait_for_init = wait_for_init
+        self._initialization: Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._environment: Environment | None = None
@@ -125,7 +130,10 @@ class Sandbox:
         try:
             self.place = self._make_place()
             groups = self._make_groups()
-            self.wait(self._start(self.place, groups), self._limits.init_limit_s(self.function) + _START_MARGIN_S)
+            self.wait(self._start(self.place, groups), _START_MARGIN_S)
+            self._initialization = asyncio.run_coroutine_threadsafe(self.environment.initialize_ahead(), self._loop)
+            if self._wait_for_init:
+                self.initialized()
         except BaseException:
             self.close()
             raise
@@ -133,7 +141,12 @@ class Sandbox:
 
     async def _start(self, place: places.Place, groups: cgroups.Groups | None) -> None:
         self._environment = Environment(self.function, place, self._limits, self.journal, groups, freezes=self._freezes)
-        await self._environment.start()
+        await self._environment.listen()
+
+    def initialized(self) -> None:
+        """Waits for an initialization that is ahead of any invocation. Raises startup.InitFailed."""
+        assert self._initialization is not None
+        self._initialization.result(self._limits.init_limit_s(self.function) + _START_MARGIN_S)
 
     def stop(self, reason: str = "spindown", *, interrupt: bool = False) -> None:
         """An orderly end: SHUTDOWN with `reason`. With `interrupt` an invocation under way is ended too."""
@@ -144,6 +157,8 @@ class Sandbox:
         """Kill what is left, and end the thread."""
         if self._environment is not None:
             environment, self._environment = self._environment, None
+            if self._initialization is not None:
+                self._initialization.cancel()
             self.wait(environment.kill(), _START_MARGIN_S)
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
