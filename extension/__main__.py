@@ -95,7 +95,7 @@ class Sidecar:
             invocation.released.wait(_seconds_to(invocation))
         ended = invocation.outcome
         if ended is None:
-            if not invocation.provisional:
+            if not invocation.provisional and not invocation.overtaken:
                 self._clerk().provisional(invocation)
         elif ended.failed and self._made is not None:
             until = time.monotonic() + min(self._settings.ship_budget_ms / 1000, _seconds_to(invocation) - _RESERVE_S)

@@ -9,6 +9,7 @@ import _thread
 import time
 
 from extension import outcome as rules
+from extension import say
 from extension.flag import Flag
 from extension.outcome import Outcome
 from extension.payload import Payload
@@ -25,16 +26,21 @@ else:
 _MAX_ENDED = 64
 _AMENDABLE_S = 3.0  # after a crash or a timeout Lambda gives extensions 2 s; later signals belong to something else
 _LINE_BYTES = 4_096
+_ANSWER_S = 1.0  # how long the end of the runtime's process waits for an answer that it had begun to post
+_RETRY_MS = 500  # deadlines this far apart belong to different attempts; both APIs' clocks agree better than that
+_STALE_MS = 60_000  # past its deadline: its end was missed
 
 
 class Invocation:
     """One invocation, or (request_id None) one initialization of the runtime.
 
     `released` ends the sidecar's hold. Of a failure, `spooled` is set once its record is in the spool, and `filed` once it is
-    complete and handed to delivery.
+    complete and handed to delivery. `answering` is there while the runtime posts its answer, and set when that exchange is over;
+    `overtaken` says that the runtime asked for another event, though the end of this one was not seen.
     """
 
     __slots__ = (
+        "answering",
         "arn",
         "client_context",
         "deadline_ms",
@@ -46,6 +52,7 @@ class Invocation:
         "observed",
         "opened_at",
         "outcome",
+        "overtaken",
         "payload",
         "provisional",
         "received_ms",
@@ -76,6 +83,8 @@ class Invocation:
         self.spooled = Flag()
         self.filed = Flag()
         self.logs_done = Flag()
+        self.answering: Flag | None = None
+        self.overtaken = False
         self.provisional = False
         self.settled = False
 
@@ -83,6 +92,12 @@ class Invocation:
     def ended(self) -> bool:
         """Whether its outcome is known."""
         return self.outcome is not None
+
+    @property
+    def with_the_runtime(self) -> bool:
+        """Whether the runtime has it: its event passed the proxy, and no answer to it is under way."""
+        answering = self.answering
+        return self.observed.is_set and not self.ended and (answering is None or answering.is_set)
 
 
 class Table:
@@ -99,6 +114,8 @@ class Table:
         self._init_failed = False
         self._just_posted: Invocation | None = None
         self._latest: Invocation | None = None
+        self._asked = 0
+        self._started = False
         self.runtime_ready = False
         self.on_failure: Callable[[Invocation], None] = _ignore
         self.on_recovery: Callable[[Invocation], None] = _ignore
@@ -109,7 +126,14 @@ class Table:
     def asked_next(self) -> None:
         """The runtime asks for an event: it has started, and it has outlived the error that it posted last."""
         self.runtime_ready = True
-        self._just_posted = None
+        with self._lock:
+            self._asked += 1
+            self._just_posted = None
+            overtaken = self._latest
+            if self.concurrent or overtaken is None or not overtaken.with_the_runtime:
+                return
+            overtaken.overtaken = True
+        overtaken.released.set()  # whatever was missed: nothing is held until the deadline
 
     def open(self, head: ResponseHead) -> Invocation | None:
         """An event begins to pass: the answer to GET /next. Returns None where it names no request."""
@@ -119,9 +143,9 @@ class Table:
         deadline = head.get(b"lambda-runtime-deadline-ms") or b""
         with self._lock:
             invocation = self._by_id.get(request_id)
-            if invocation is None or invocation.ended:  # an asynchronous retry keeps its request id
-                invocation = self._new(request_id)
-            invocation.deadline_ms = int(deadline) if deadline.isdigit() else 0
+            if invocation is None or invocation.ended or invocation.observed.is_set:
+                invocation = self._new(request_id)  # an asynchronous retry keeps its request id
+            invocation.deadline_ms = int(deadline) if deadline.isdigit() and len(deadline) < 16 else 0
             invocation.arn = head.text(b"lambda-runtime-invoked-function-arn") or ""
             invocation.invocation_id = head.text(b"lambda-runtime-invocation-id")
             invocation.trace_id = head.text(b"lambda-runtime-trace-id")
@@ -135,23 +159,43 @@ class Table:
 
     def keep(self, invocation: Invocation, part: bytes) -> None:
         """Keep a piece of the event, as far as MEMORY_BYTES allows."""
-        payload = invocation.payload
-        if payload is None:
-            return
         with self._lock:
             if len(part) > self._room:
                 self._release_settled()
+            payload = invocation.payload
+            if payload is None:
+                return
             was_cut = payload.cut
             self._room -= payload.add(part, self._room)
             self.counters["payloads_cut"] += payload.cut and not was_cut
+
+    def whole(self, invocation: Invocation) -> None:
+        """The event has been seen to its last byte."""
+        payload = invocation.payload
+        if payload is not None:
+            payload.whole = True
+
+    def answer_begins(self, request_id: str) -> tuple[Flag, int]:
+        """The runtime begins to post an answer. Set the flag when the exchange is over; give the number to `posted`."""
+        over = Flag()
+        with self._lock:
+            invocation = self._by_id.get(request_id)
+            if invocation is not None:
+                invocation.answering = over
+            return over, self._asked
+
+    def posted(self, request_id: str, outcome: Outcome, asked: int) -> None:
+        """The runtime's own answer. After an error its process may still end; until it asks for an event, that is one failure."""
+        self.end(request_id, outcome)
+        with self._lock:
+            if outcome.condition == rules.HANDLED_ERROR and asked == self._asked:
+                self._just_posted = self._by_id.get(request_id)
 
     def end(self, request_id: str, outcome: Outcome) -> None:
         """A signal about an invocation's end. Later, stronger ones amend it."""
         with self._lock:
             invocation = self._by_id.get(request_id)
             changed = invocation is not None and self._settle(invocation, outcome)
-            if outcome.condition == rules.HANDLED_ERROR:
-                self._just_posted = invocation
         if invocation is not None and changed:
             self._tell(invocation)
 
@@ -176,11 +220,20 @@ class Table:
 
     # -- the platform's signals ----------------------------------------------------------------------------------
 
+    def runtime_started(self) -> None:
+        """The platform says that the runtime is up: if it passes the proxy by, its end is no failed initialization."""
+        self._started = True
+
     def expect(self, request_id: str, deadline_ms: int, arn: str) -> Invocation:
         """INVOKE, or the platform's start line, names an invocation; the proxy may have seen it already."""
+        self._started = True
         with self._lock:
             invocation = self._by_id.get(request_id)
-            if invocation is None:
+            if invocation is None or (
+                invocation.ended
+                and deadline_ms
+                and abs(deadline_ms - (invocation.deadline_ms or deadline_ms)) > _RETRY_MS
+            ):
                 invocation = self._new(request_id)
             invocation.deadline_ms = invocation.deadline_ms or deadline_ms
             invocation.arn = invocation.arn or arn
@@ -189,9 +242,15 @@ class Table:
     def runtime_exited(self) -> None:
         """The runtime's process ended. What it had in flight has failed, and an error that it had just posted was a crash."""
         if not self.runtime_ready:
-            self.init_error(None, None)
+            if not self._started:
+                self.init_error(None, None)
             return
         now_ms = time.time() * 1000
+        with self._lock:
+            answering = [one.answering for one in self._by_id.values() if one.answering is not None]
+        until = time.monotonic() + _ANSWER_S
+        for over in answering:
+            over.wait(until - time.monotonic())
         with self._lock:
             suspects = [one for one in self._by_id.values() if one.observed.is_set and not one.ended]
             if self._just_posted is not None:
@@ -244,6 +303,9 @@ class Table:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _new(self, request_id: str) -> Invocation:
+        replaced = self._by_id.pop(request_id, None)
+        if replaced is not None:
+            self._drop(replaced)
         self._forget_ended()
         invocation = Invocation(request_id, log_tail_lines=self._log_tail_lines)
         self._by_id[request_id] = self._latest = invocation
@@ -274,16 +336,29 @@ class Table:
                 self.on_failure(invocation)
             elif invocation.provisional:
                 self.on_recovery(invocation)
+        except Exception as error:
+            say.fault("filing a failure", error)
         finally:
             invocation.released.set()
 
     def _forget_ended(self) -> None:
         """Drop what ended, oldest first, but for the last few: bounded however much traffic there is."""
-        ended = [key for key, invocation in self._by_id.items() if invocation.ended or not invocation.observed.is_set]
-        for key in ended[: max(0, len(ended) - _MAX_ENDED)]:
-            self._release(self._by_id.pop(key))
+        over = [key for key, invocation in self._by_id.items() if self._is_over(invocation)]
+        for key in over[: max(0, len(over) - _MAX_ENDED)]:
+            self._drop(self._by_id.pop(key))
         if not self.concurrent:
             self._release_settled()
+
+    def _is_over(self, invocation: Invocation) -> bool:
+        """Whether nothing is under way: it ended, was never seen here, or its end was missed."""
+        if invocation.ended or not invocation.observed.is_set or invocation.overtaken:
+            return True
+        return 0 < invocation.deadline_ms < time.time() * 1000 - _STALE_MS
+
+    def _drop(self, invocation: Invocation) -> None:
+        """Let go of an invocation that is no longer in the table: nobody shall wait for it."""
+        self._release(invocation)
+        invocation.released.set()
 
     def _release_settled(self) -> None:
         """Make room: events of failures that are in the spool already need not be kept here."""

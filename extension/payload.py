@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Payload:
-    """An event's bytes. Over its bound the rest is counted and hashed, but not kept."""
+    """An event's bytes. Over its bound the rest is counted and hashed, but not kept. `whole` once its last byte has passed."""
 
-    __slots__ = ("_digest", "_parts", "cut", "kept", "seen")
+    __slots__ = ("_digest", "_parts", "cut", "kept", "seen", "whole")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -20,6 +20,7 @@ class Payload:
         self.seen = 0
         self.kept = 0
         self.cut = False
+        self.whole = False
 
     def add(self, part: bytes, room: int) -> int:
         """Take the next bytes, of which at most `room` may be kept. Returns how many were."""

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from extension.flag import Flag
     from extension.inflight import Invocation, Table
     from extension.net import Socket
 
@@ -51,7 +52,7 @@ class Kept:
 class Watch:
     """What is noted of one exchange. An invocation is entered in the table before the runtime can answer it, and ended after."""
 
-    __slots__ = ("_error", "_kind", "_refusal", "_request", "_table", "_id", "invocation")
+    __slots__ = ("_asked", "_error", "_id", "_kind", "_over", "_refusal", "_request", "_table", "invocation")
 
     def __init__(self, table: Table, request: RequestHead) -> None:
         route = routes.route(request)
@@ -62,8 +63,12 @@ class Watch:
         self._error = Kept()
         self._refusal = Kept()
         self.invocation: Invocation | None = None
+        self._over: Flag | None = None
+        self._asked = 0
         if self._kind == routes.NEXT:
             table.asked_next()
+        elif self._id is not None:
+            self._over, self._asked = table.answer_begins(self._id)
 
     def request_part(self, part: bytes) -> None:
         """A piece of the runtime's body: kept where it is an error."""
@@ -81,6 +86,11 @@ class Watch:
             self._table.keep(self.invocation, part)
         elif head.status >= 400 and self._kind == routes.RESPONSE:
             self._refusal.add(part)
+
+    def response_whole(self) -> None:
+        """Lambda's answer is here to its last byte; it may not have been passed on yet."""
+        if self.invocation is not None:
+            self._table.whole(self.invocation)
 
     @property
     def waits_for_event(self) -> bool:
@@ -105,7 +115,12 @@ class Watch:
         else:
             return
         if ended is not None and self._id is not None:
-            self._table.end(self._id, ended)
+            self._table.posted(self._id, ended, self._asked)
+
+    def over(self) -> None:
+        """The exchange has ended, well or not."""
+        if self._over is not None:
+            self._over.set()
 
     def _posted(self, condition: str) -> outcome.Outcome:
         error_type = self._request.text(b"lambda-runtime-function-error-type")
@@ -287,12 +302,15 @@ class _Exchange:
 
     def run(self) -> bool:
         """Forward until both messages are whole. Returns whether the runtime's connection can carry another request."""
+        watch = self._watch
         try:
             whole = self._pump()
         finally:
             answered = self._answer is not None and self._answer_body is not None and self._answer_body.complete
             if answered and not self._raw:
                 self._note_done()
+            if watch is not None:
+                watch.over()
         return (
             whole
             and self._answer is not None
@@ -429,6 +447,8 @@ class _Exchange:
             try:
                 for part in parts:
                     self._watch.response_part(head, part)
+                if self._answer_body is not None and self._answer_body.complete:
+                    self._watch.response_whole()
             except BaseException as error:
                 self._guard(error)
 

@@ -200,12 +200,14 @@ def _event(invocation: Invocation, kept: Payload | None, settings: Settings) -> 
             why = "initialization"
         elif settings.capture == "metadata":
             why = "BACKSTOP_CAPTURE=metadata"
+        elif invocation.observed.is_set:
+            why = "let go for later events before it could be written"
         else:
             why = "not seen: the runtime does not use the proxy"
         return b"null", {"payloadAbsent": why}
     raw = kept.raw()
-    notes: dict[str, Any] = {"payloadSha256": kept.sha256(), "payloadBytes": kept.seen}
-    if kept.cut:
+    notes: dict[str, Any] = {"payloadSha256": kept.sha256(), "payloadBytes": kept.seen} if kept.whole else {}
+    if kept.cut or not kept.whole:  # not whole: the runtime, or Lambda, went away while it passed
         notes.update(payloadEncoding="base64", payloadTruncated=True)
         return payload.to_base64(raw), notes
     if not payload.spliceable(raw):
