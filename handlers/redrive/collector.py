@@ -85,9 +85,10 @@ class Collector:
     def _capture(self, captured: Captured) -> Collected:
         expires_at = self._expires_at()
         self._put_body(captured, expires_at)
-        outcome = self._put_head(captured, expires_at)
-        self._mark_seen(captured, expires_at)
-        self._open_group(captured)
+        outcome, fingerprint = self._put_head(captured, expires_at)
+        if fingerprint == captured.fingerprint:  # not so where a later record has moved the failure to another group
+            self._mark_seen(captured, expires_at)
+            self._open_group(captured)
         return outcome
 
     def _put_body(self, captured: Captured, expires_at: int) -> None:
@@ -100,7 +101,8 @@ class Collector:
             )
         )
 
-    def _put_head(self, captured: Captured, expires_at: int) -> Collected:
+    def _put_head(self, captured: Captured, expires_at: int) -> tuple[Collected, str]:
+        """Write or amend the failure. Returns what was done, and the fingerprint the failure has now."""
         for _ in range(_AMEND_TRIES):
             writes: list[Change | Insert] = [
                 Insert(items.head(captured, expires_at, iso(self._clock())), "attribute_not_exists(#id)"),
@@ -109,14 +111,14 @@ class Collector:
             if captured.request_id:
                 writes.append(Insert(items.sighting(captured, expires_at)))
             if self._table.transact(*writes) is None:
-                return Collected.NEW
+                return Collected.NEW, captured.fingerprint
             known = self._table.get(keys.failure(captured.id))
             if known is None:
                 continue  # purged between the two
             if items.rank(captured) <= known["recordRank"]:
-                return Collected.KNOWN
+                return Collected.KNOWN, str(known["fingerprint"])
             if self._amend(captured, known, expires_at):
-                return Collected.AMENDED
+                return Collected.AMENDED, captured.fingerprint
         raise Conflict("the same failure kept being amended by others")
 
     def _amend(self, captured: Captured, known: dict[str, Any], expires_at: int) -> bool:

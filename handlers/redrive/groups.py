@@ -30,15 +30,15 @@ class Tally:
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> Tally:
-    """Add up the shards of a group."""
-    parts = list(parts)
+    """Add up the shards of a group. A shard whose failures all moved to another group (amended records) says nothing."""
+    parts = [part for part in parts if part.get("count", 0) > 0]
     first = [part["firstSeen"] for part in parts if part.get("firstSeen")]
     last = [part["lastSeen"] for part in parts if part.get("lastSeen")]
     functions: set[str] = set()
     for part in parts:
         functions |= part.get("functions", set())
     return Tally(
-        count=sum(part.get("count", 0) for part in parts),
+        count=sum(part["count"] for part in parts),
         first_seen=min(first, default=None),
         last_seen=max(last, default=None),
         functions=frozenset(functions),
