@@ -46,7 +46,8 @@ class Environment:
         self.journal = journal
         self.phase = Phase.NEW
         self.credentials_token = str(uuid.uuid4())
-        freezes = freezes and not function.managed
+        # A snapshot is of a frozen environment, whatever is wished for between invocations.
+        freezes = (freezes or function.mode is Mode.SNAP_START) and not function.managed
         self.host = Host(
             place, groups, journal, function.memory_mb, freezes=freezes, freeze_after_s=limits.freeze_after_s
         )
@@ -86,6 +87,7 @@ class Environment:
             self._watcher = asyncio.get_running_loop().create_task(self._end_on_fault())
         elif snapshot:
             self.host.freeze()
+            await self.host.frozen.wait()
         else:
             self.host.freeze_soon()
 

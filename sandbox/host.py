@@ -13,10 +13,11 @@ from sandbox.journal import Journal
 from sandbox.life import Fault, Life
 from sandbox.memory import MemoryWatch
 from sandbox.places import Place
-from sandbox.processes import Process, describe_exit, members, signal_all
+from sandbox.processes import Process, describe_exit, is_running, members, signal_all
 from sandbox.states import ExtensionState
 
 RUNTIME = "runtime"
+_CONFIRM_EVERY_S = 0.002
 _EXTENSION_FAULTS = {
     ExtensionState.INIT_ERROR: "Extension.InitError",
     ExtensionState.EXIT_ERROR: "Extension.ExitError",
@@ -46,6 +47,7 @@ class Host:
         self._timer: asyncio.TimerHandle | None = None
         self.thawed = asyncio.Event()
         self.thawed.set()
+        self.frozen = asyncio.Event()
         self.memory = MemoryWatch(memory_mb, groups, lambda: self._leaders)
 
     def outside(self, path: str) -> Path:
@@ -117,7 +119,16 @@ class Host:
         self.thawed.clear()
         self._frozen = self.members()
         signal_all(self._frozen, signal.SIGSTOP)
-        self._journal.add("phase", "platform", "frozen")
+        self._confirm_frozen()
+
+    def _confirm_frozen(self) -> None:
+        """A signal takes its time: the environment counts as frozen once every process has stopped."""
+        if not self.thawed.is_set() and any(is_running(pid) for pid in self._frozen):
+            self._timer = asyncio.get_running_loop().call_later(_CONFIRM_EVERY_S, self._confirm_frozen)
+        elif not self.thawed.is_set():
+            self._timer = None
+            self.frozen.set()
+            self._journal.add("phase", "platform", "frozen")
 
     def thaw(self) -> None:
         """Let them go on."""
@@ -127,6 +138,7 @@ class Host:
         if not self.thawed.is_set():
             signal_all(self._frozen, signal.SIGCONT)
             self._frozen = []
+            self.frozen.clear()
             self.thawed.set()
             self._journal.add("phase", "platform", "thawed")
 

@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
         if self._in_head and self._head_timer is None and self._task is None:
             loop = asyncio.get_running_loop()
             self._head_timer = loop.call_later(_HEAD_LIMIT_S, self.refuse, 408, "the request's head takes too long")
-        if self._in_head and self._has_bare_newline(data):
-            self.refuse(400, "a line of the head does not end with CRLF")
+        if self._in_head and self._is_lax(data):
+            self.refuse(400, "a line of the head does not end with CRLF, or is folded")
             return
         self._h11.receive_data(data)
         self._pump()
@@ -183,8 +183,13 @@ class Connection(asyncio.Protocol):
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def _has_bare_newline(self, data: bytes) -> bool:
-        """Whether a line feed comes without its carriage return; `data` may begin inside a line, and may hold a body's start."""
+    def _is_lax(self, data: bytes) -> bool:
+        """Whether a line of the head ends without its carriage return, or is a folded header (RFC 9112, sections 2.2 and 5.2).
+
+        `data` may begin inside a line, and may hold a body's start.
+        """
+        if self._last[-1:] == b"\n" and data[:1] in (b" ", b"\t"):
+            return True
         text = self._last + data
         position = len(self._last)
         end = text.find(b"\r\n\r\n")
@@ -194,6 +199,8 @@ class Connection(asyncio.Protocol):
             if position == 0 or text[position - 1 : position] != b"\r":
                 return True
             position += 1
+            if text[position : position + 1] in (b" ", b"\t") and position < limit:
+                return True
         return False
 
     def _pump(self) -> None:
@@ -219,15 +226,17 @@ class Connection(asyncio.Protocol):
             if self._body is not None:
                 self._body.cut()
                 self._body = None
-            self.refuse(problem.error_status_hint, str(problem))
+            self.refuse(problem.error_status_hint if problem.error_status_hint < 500 else 400, str(problem))
 
     def _begin(self, event: h11.Request) -> None:
         self._stop_head_timer()
         self._in_head = False
         self._last = b""
         names = [_text(name) for name, _ in event.headers]
-        if "content-length" in names and "transfer-encoding" in names:
-            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise h11.RemoteProtocolError("the version is not 1.0 or 1.1")
+        if "transfer-encoding" in names and ("content-length" in names or event.http_version == b"1.0"):
+            raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length, or in HTTP/1.0")
         target = _text(event.target)
         path, _, query = target.partition("?")
         if not path.startswith("/"):
@@ -283,8 +292,8 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._last = b""
         trailing, _ = self._h11.trailing_data
-        if trailing and self._has_bare_newline(trailing):
-            self.refuse(400, "a line of the head does not end with CRLF")
+        if trailing and self._is_lax(trailing):
+            self.refuse(400, "a line of the head does not end with CRLF, or is folded")
             return
         self._pump()
 

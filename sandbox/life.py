@@ -69,7 +69,7 @@ class Life:
         self._watchers: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._next_waiters: deque[asyncio.Future[Invocation]] = deque()
-        self._undelivered: Invocation | None = None
+        self._undelivered: deque[Invocation] = deque()
         self._restore_waiter: asyncio.Future[None] | None = None
         self._extension_waiters: dict[Extension, asyncio.Future[dict[str, Any]]] = {}
         self._extension_events: dict[Extension, dict[str, Any]] = {}
@@ -114,16 +114,15 @@ class Life:
 
     async def next_invocation(self) -> Invocation:
         """Waits for the event that the runtime's /next gets. Cancelled where the runtime goes away."""
-        if self._undelivered is not None:
-            invocation, self._undelivered = self._undelivered, None
-            return invocation
+        if self._undelivered:
+            return self._undelivered.popleft()
         waiter: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
         self._next_waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._undelivered = waiter.result()
+                self._undelivered.appendleft(waiter.result())
             raise
         finally:
             if waiter in self._next_waiters:
@@ -141,7 +140,7 @@ class Life:
             if not waiter.done():
                 waiter.set_result(invocation)
                 return
-        self._undelivered = invocation
+        self._undelivered.append(invocation)
 
     async def wait_for_restore(self) -> None:
         """The runtime's GET restore/next."""

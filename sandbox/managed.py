@@ -31,6 +31,7 @@ async def serve(life: Life, function: Function, invocation: Invocation) -> None:
     finally:
         invocation.closed = True
         life.running.pop(invocation.request_id, None)
+        life.poke()
     life.drain()
     spans = reports.response_spans(invocation)
     life.hub.emit("platform.report", reports.report(function, invocation, status, error_type, spans, {}))

@@ -172,6 +172,14 @@ def members(leaders: Iterable[int]) -> list[int]:
     return sorted(found)
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process lives and is not stopped; one that waits in the kernel counts as running."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
+    except OSError:
+        return False
+
+
 def signal_all(pids: Iterable[int], number: int) -> None:
     """Processes that have ended meanwhile are passed over."""
     for pid in pids:

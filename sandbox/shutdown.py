@@ -15,6 +15,7 @@ from sandbox.registry import SHUTDOWN, Extension
 from sandbox.states import ExtensionCall, NotAllowed
 
 _KILL_S = 5.0
+_FLUSH_S = 1.0
 
 
 async def shut_down(life: Life, host: Host, limits: Limits, reason: str) -> None:
@@ -25,12 +26,12 @@ async def shut_down(life: Life, host: Host, limits: Limits, reason: str) -> None
     began = time.monotonic()
     limit_s = limits.shutdown_limit_s(len(external), len(internal))
     deadline = began + limit_s
-    for subscriber in life.hub.subscribers.values():
-        subscriber.flush()
     if limit_s > 0:
         if life.runtime is not None:
             share_s = limits.shutdown_runtime_share * limit_s if external else limit_s
             await _end_runtime(life, life.runtime, began + share_s)
+        # As AWS's source for Managed Instances: what telemetry has is delivered between the runtime's end and SHUTDOWN.
+        await life.hub.flush(min(_FLUSH_S, max(0.0, deadline - time.monotonic())))
         await _end_extensions(life, external, deadline, reason)
     host.kill_all()
     await _all_ended(life)

@@ -8,7 +8,7 @@ from sandbox import events, variables
 from sandbox.config import Function, Limits, Mode
 from sandbox.host import RUNTIME, Host
 from sandbox.life import Failed, Fault, Life, TimedOut
-from sandbox.states import ExtensionCall, RuntimeState
+from sandbox.states import ExtensionCall, RuntimeCall, RuntimeState
 
 # "Building a custom runtime for AWS Lambda": the runtime's own first, then the function's package, then layers.
 BOOTSTRAPS = ("/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap")
@@ -116,6 +116,7 @@ class Startup:
         status, error_type = "success", None
         try:
             if life.runtime_state is RuntimeState.RESTORE_READY:
+                life.runtime_does(RuntimeCall.RESTORE)
                 life.restore()
                 done = (RuntimeState.READY, RuntimeState.RESTORE_ERROR)
                 await life.until(lambda: life.runtime_state in done, began + self._limits.restore_hook_s)

@@ -100,6 +100,7 @@ async function answerStreamed(handler, event, context, path, headers) {
 
 async function invokeOnce(handler) {
   const next = await call("GET", "invocation/next");
+  if (next.status !== 200) throw new Error(`invocation/next was answered ${next.status}: ${next.body}`);
   const requestId = next.headers["lambda-runtime-aws-request-id"];
   const invocationId = next.headers["lambda-runtime-invocation-id"];
   const headers = invocationId === undefined ? {} : { "Lambda-Runtime-Invocation-Id": invocationId };

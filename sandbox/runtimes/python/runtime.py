@@ -49,7 +49,10 @@ class Client:
     def next(self) -> tuple[http.client.HTTPMessage, bytes]:
         self._connection.request("GET", f"{_PREFIX}invocation/next")
         answer = self._connection.getresponse()
-        return answer.headers, answer.read()
+        body = answer.read()
+        if answer.status != 200:
+            sys.exit(f"invocation/next was answered {answer.status}: {body.decode()}")
+        return answer.headers, body
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> int:
         self._connection.request("POST", _PREFIX + path, body, {"Content-Type": "application/json", **headers})
