@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 QUEUE_LIMIT = 1_048_576
 _ATTRIBUTE_ROOM = 2_048
 _ERROR_ROOM = 65_536
+_TYPE_ROOM = 2_048
+_MESSAGE_ROOM = 16_384
+_STACK_ROOM = 49_152
+_STACK_FRAMES = 32
 _LOG_ROOM = 196_608
-_SOURCE_ROOM = 1_048_576
 _NAMESPACE = bytes.fromhex("3c0b5b1e0f5c5d0e9c8f6f1d2a4b7e60")
 
 
@@ -56,7 +59,7 @@ class Record:
         """Undo `encode`. Raises ValueError."""
         line, newline, body = data.partition(b"\n")
         header = fastjson.loads(line.decode())
-        if not newline or not isinstance(header, list) or len(header) != 7:
+        if not newline or not isinstance(header, list) or [type(entry) for entry in header] != [str] * 4 + [int] * 3:
             raise ValueError("not a spooled record")
         record_id, function, condition, mark, *marks = header
         return cls(record_id, function, condition, mark, body, (marks[0], marks[1], marks[2]))
@@ -117,7 +120,11 @@ def build(
         "clientContext": invocation.client_context,
         "durationMs": _duration(invocation),
         "deadline": iso_time(invocation.deadline_ms) if 0 < invocation.deadline_ms < 253_402_300_799_000 else None,
-        "error": {"type": summary.type[:1_024], "message": summary.message[:8_192], "stack": _stack(summary)},
+        "error": {
+            "type": _clip(summary.type, _TYPE_ROOM),
+            "message": _clip(summary.message, _MESSAGE_ROOM),
+            "stack": _stack(summary),
+        },
         "logs": _fitting(list(invocation.log_lines)),
         "tags": settings.tags,
         "payloadRef": None,
@@ -210,13 +217,13 @@ def _event(invocation: Invocation, kept: Payload | None, settings: Settings) -> 
     if kept.cut or not kept.whole:  # not whole: the runtime, or Lambda, went away while it passed
         notes.update(payloadEncoding="base64", payloadTruncated=True)
         return payload.to_base64(raw), notes
-    if not payload.spliceable(raw):
+    # One that is too long for the queue will be cut: to parse it would cost time and memory for nothing.
+    if len(raw) > QUEUE_LIMIT or not payload.spliceable(raw):
         notes["payloadEncoding"] = "base64"
         return payload.to_base64(raw), notes
-    if len(raw) <= _SOURCE_ROOM:
-        source = event_source(fastjson.loads_loose(raw.decode()))
-        notes["eventSource"] = source
-        notes["retryOwner"] = retry_owner(source)
+    source = event_source(fastjson.loads_loose(raw.decode()))
+    notes["eventSource"] = source
+    notes["retryOwner"] = retry_owner(source)
     return raw, notes
 
 
@@ -226,15 +233,23 @@ def _response_payload(ended: Outcome, summary: ErrorSummary) -> bytes:
     if given is not None and not ended.error_cut and len(given) <= _ERROR_ROOM and payload.spliceable(given):
         return given
     error = {
-        "errorType": summary.type[:1_024],
-        "errorMessage": summary.message[:8_192],
+        "errorType": _clip(summary.type, _TYPE_ROOM),
+        "errorMessage": _clip(summary.message, _MESSAGE_ROOM),
         "stackTrace": _stack(summary),
     }
     return fastjson.dumps(error, ascii_only=True).encode()
 
 
 def _stack(summary: ErrorSummary) -> list[str]:
-    return [frame[:1_024] for frame in summary.frames[:32]]
+    return [_clip(frame, _STACK_ROOM // _STACK_FRAMES) for frame in summary.frames[:_STACK_FRAMES]]
+
+
+def _clip(text: str, room: int) -> str:
+    """Return the beginning of a text that takes at most `room` bytes as it will be written: an emoji takes 12."""
+    text = text[:room]
+    while (size := len(fastjson.quote(text, ascii_only=True))) > room:
+        text = text[: max(0, len(text) * room // size - 1)]
+    return text
 
 
 def _duration(invocation: Invocation) -> float | None:
