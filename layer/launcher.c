@@ -71,8 +71,8 @@ int main(int argc, char **argv) {
     ssize_t length;
     char *slash;
 
-    clear_state();
     note_start();
+    clear_state();
 
     length = readlink("/proc/self/exe", self, sizeof self - 1);
     if (length > 0) {

@@ -22,17 +22,17 @@ def zip_path(target: Target) -> Path:
     return REPOSITORY / "dist" / f"backstop-layer-{target.layer_arch}.zip"
 
 
-def assemble(target: Target, interpreter: Path, host_interpreter: Path, programs: Path) -> Path:
+def assemble(target: Target, programs: Path, host_programs: Path) -> Path:
     """Makes the zip unless it is there and made of just these parts.
 
-    host_interpreter is the one that runs here; compiled Python is the same for all processors.
+    host_programs are for the processor that builds; compiled Python is the same for all.
 
     Raises:
         BuildError: a check failed; then no zip is left behind.
     """
     zip_file = zip_path(target)
     stamp_file = REPOSITORY / "build" / f"layer-{target.arch}.stamp"
-    stamp = f"{_inputs(interpreter, programs)}\n"
+    stamp = f"{_inputs(programs)}\n"
     if zip_file.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp + _digest(zip_file):
         say(f"{_shown(zip_file)} is up to date")
         return zip_file
@@ -40,9 +40,10 @@ def assemble(target: Target, interpreter: Path, host_interpreter: Path, programs
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     try:
-        _stage(stage, interpreter, programs)
-        _compile(stage, interpreter, host_interpreter)
-        _check_imports(stage, host_interpreter, runs_here=interpreter == host_interpreter)
+        _stage(stage, programs)
+        modules = _modules(programs / "backstop/lib")
+        _bundle(stage, modules, host_programs)
+        _check_imports(stage, [name for name, *_ in modules], host_programs, runs_here=programs == host_programs)
         partial = zip_file.with_name(f"{zip_file.name}.{os.getpid()}.part")
         partial.parent.mkdir(exist_ok=True)
         try:
@@ -74,9 +75,9 @@ def _extension_files() -> list[Path]:
     return sorted(file for file in files if not set(file.relative_to(EXTENSION).parts) & set(_SKIPPED))
 
 
-def _inputs(interpreter: Path, programs: Path) -> str:
-    """A hash of all that goes in. The built parts are named by their own hashes."""
-    digest = hashlib.sha256(f"{interpreter}\0{programs}\0".encode())
+def _inputs(programs: Path) -> str:
+    """A hash of all that goes in. The built parts are in a folder named by their own hash."""
+    digest = hashlib.sha256(f"{programs}\0".encode())
     own = [
         *(LAYER / "recipe").glob("*.py"),
         LAYER / "stdlib.txt",
@@ -100,14 +101,14 @@ def _put(source: Path, target: Path, mode: int = 0o644) -> None:
     target.chmod(mode)
 
 
-def _stage(stage: Path, interpreter: Path, programs: Path) -> None:
+def _stage(stage: Path, programs: Path) -> None:
     _put(programs / "launcher", stage / "extensions/backstop", 0o755)
     _put(programs / "wrapper", stage / "backstop-wrapper", 0o755)
-    _put(interpreter / "backstop/bin/python", stage / "backstop/bin/python", 0o755)
+    _put(programs / "backstop/bin/python", stage / "backstop/bin/python", 0o755)
     for file in _extension_files():
         if file.suffix == ".json":
             _put(file, stage / "backstop/extension" / file.relative_to(EXTENSION))
-    for file in sorted((interpreter / "notices").iterdir()) + sorted((programs / "notices").iterdir()):
+    for file in sorted((programs / "notices").iterdir()):
         _put(file, stage / "backstop/notices" / file.name)
     _put(LAYER / "notices.txt", stage / "backstop/notices/README.txt")
     for name in ("LICENSE", "NOTICE"):
@@ -115,31 +116,34 @@ def _stage(stage: Path, interpreter: Path, programs: Path) -> None:
             _put(REPOSITORY / name, stage / "backstop/notices" / f"backstop-{name}.txt")
 
 
-def _compile(stage: Path, interpreter: Path, host_interpreter: Path) -> None:
-    library = interpreter / "backstop/lib"
-    jobs = [(file, f"lib/{name}.pyc", f"{name}.py") for name, file in stdlib.wanted(library).items()]
+def _modules(library: Path) -> list[tuple[str, bool, Path, str]]:
+    """Every module of the layer: its name, whether it is a package, its source, and its name in tracebacks."""
+    files = [(name, file, file.relative_to(library)) for name, file in stdlib.wanted(library).items()]
     for file in _extension_files():
         if file.suffix == ".py":
-            name = file.relative_to(EXTENSION).with_suffix("")
-            jobs.append((file, f"extension/{name}.pyc", f"extension/{name}.py"))
-    plan = json.dumps([[str(source), str(stage / "backstop" / target), shown] for source, target, shown in jobs])
-    python = host_interpreter / "backstop/bin/python"
-    done = subprocess.run([python, LAYER / "recipe/compile.py"], input=plan, text=True, capture_output=True)
+            shown = file.relative_to(REPOSITORY)
+            files.append((".".join(shown.with_suffix("").parts), file, shown))
+    ending = ".__init__"
+    return [(name.removesuffix(ending), name.endswith(ending), file, str(shown)) for name, file, shown in files]
+
+
+def _bundle(stage: Path, modules: list[tuple[str, bool, Path, str]], host_programs: Path) -> None:
+    target = stage / "backstop/lib/modules.bundle"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    plan = json.dumps([[name, is_package, str(file), shown] for name, is_package, file, shown in modules])
+    command = [host_programs / "backstop/bin/python", LAYER / "recipe/bundle.py", target]
+    done = subprocess.run(command, input=plan, text=True, capture_output=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"the layer's interpreter could not compile:\n{done.stderr.strip()}")
 
 
-def _check_imports(stage: Path, host_interpreter: Path, runs_here: bool) -> None:
+def _check_imports(stage: Path, names: list[str], host_programs: Path, runs_here: bool) -> None:
     """Imports, under the staged layer, each module of it and each that the sidecar's files import anywhere."""
-    outside = stdlib.imported_by(EXTENSION) if EXTENSION.is_dir() else {}
-    inside = [
-        str(file.relative_to(stage / "backstop/lib").with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        for file in sorted((stage / "backstop/lib").rglob("*.pyc"))
-    ]
+    wanted_by = stdlib.imported_by(EXTENSION) if EXTENSION.is_dir() else {}
     python = stage / "backstop/bin/python"
     if not runs_here:  # the other processor's layer, with this processor's interpreter in its place
         python = stage / "backstop/bin/.python-of-this-machine"
-        shutil.copy(host_interpreter / "backstop/bin/python", python)
+        shutil.copy(host_programs / "backstop/bin/python", python)
     program = (
         "import importlib, json, sys\n"
         "failed = {}\n"
@@ -150,16 +154,18 @@ def _check_imports(stage: Path, host_interpreter: Path, runs_here: bool) -> None
         "        failed[name] = f'{type(error).__name__}: {error}'\n"
         "print(json.dumps(failed))\n"
     )
-    names = json.dumps([*inside, *outside])
-    done = subprocess.run([python, "-c", program], input=names, text=True, capture_output=True)
+    tried = json.dumps([*names, *wanted_by])
+    done = subprocess.run([python, "-c", program], input=tried, text=True, capture_output=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"the layer's interpreter does not run:\n{done.stderr.strip()}")
     if not runs_here:
         python.unlink()
-    failed = json.loads(done.stdout)
+    failed = json.loads(done.stdout.splitlines()[-1])
     if failed:
-        lines = [f"{name} (imported by {outside.get(name, 'the list itself')}): {why}" for name, why in failed.items()]
-        raise BuildError("layer/stdlib.txt lacks what is imported:\n  " + "\n  ".join(lines))
+        lines = [
+            f"{name} (imported by {wanted_by.get(name, 'the layer itself')}): {why}" for name, why in failed.items()
+        ]
+        raise BuildError("the layer lacks what it imports; see layer/stdlib.txt:\n  " + "\n  ".join(lines))
 
 
 def _write_zip(stage: Path, target: Path) -> None:

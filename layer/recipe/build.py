@@ -25,13 +25,12 @@ def build(arch: str) -> Path:
     with (cache / "layer.lock").open("w") as guard:
         # A second build at the same time waits, and then finds all made.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not interpreter.cached(target).is_dir():
+        if not (interpreter.cached(target).is_dir() and interpreter.cached(host).is_dir()):
             tools.install(tools.missing(tools.BUILD_TOOLS.items()), "building the interpreter")
-        if not (interpreter.cached(target).is_dir() and programs.cached(target).is_dir()):
             compiler.ensure_pip()
-        host_interpreter = interpreter.build(locked, host)
-        target_interpreter = interpreter.build(locked, target)
-        return assemble.assemble(target, target_interpreter, host_interpreter, programs.build(locked, target))
+        host_programs = programs.build(locked, host, interpreter.build(locked, host))
+        target_programs = programs.build(locked, target, interpreter.build(locked, target))
+        return assemble.assemble(target, target_programs, host_programs)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ GLIBC_LIBRARIES = re.compile(
     r"(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|libutil\.so\.1|ld-linux-[a-z0-9-]+\.so\.\d)$"
 )
 EXECUTABLES = ("extensions/backstop", "backstop-wrapper", "backstop/bin/python")
-REQUIRED = (*EXECUTABLES, "backstop/lib/encodings/__init__.pyc", "backstop/lib/ssl.pyc", "backstop/notices/README.txt")
+REQUIRED = (*EXECUTABLES, "backstop/lib/modules.bundle", "backstop/notices/README.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ def contents(archive: Archive) -> list[str]:
     paths = {member.path for member in archive.members}
     problems = [f"{path}: is missing" for path in REQUIRED if path not in paths]
     for member in archive.members:
-        if member.path.endswith(".py"):
-            problems.append(f"{member.path}: source; only .pyc is read from the layer")
+        if member.path.endswith((".py", ".pyc")):
+            problems.append(f"{member.path}: source; all Python code is in backstop/lib/modules.bundle")
     return problems
 
 

@@ -146,8 +146,9 @@ def environment(working: Path) -> dict[str, str]:
         "TZ": "UTC",
         "SOURCE_DATE_EPOCH": "315532800",  # 1980-01-01, the first day a zip can name
         "PYTHONHASHSEED": "0",
+        # One of its own for each build: out of a local cache that another build had filled, zig 0.17 was seen to hand out
+        # objects compiled with that build's pyconfig.h. The global one holds zig's own libc and compiler-rt, seconds to make.
         "ZIG_LOCAL_CACHE_DIR": str(working / "zig-cache"),
-        # zig's own builds of libc and compiler-rt: the same for all, and seconds to make.
         "ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig"),
     }
 

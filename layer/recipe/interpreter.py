@@ -18,7 +18,6 @@ from layer.recipe.steps import LAYER, BuildError, cache_folder, run, say
 # What the result depends on. Everything that changes its bytes has to be in here.
 RECIPE_FILES = (
     LOCK_FILE,
-    LAYER / "interpreter.c",
     LAYER / "Setup.local",
     LAYER / "recipe/compiler.py",
     LAYER / "recipe/interpreter.py",
@@ -56,8 +55,8 @@ def cache_key() -> str:
 
 
 def cached(target: Target) -> Path:
-    """Where the interpreter for target is, or will be once it is built: a folder with backstop/bin/python,
-    backstop/lib (the whole patched library, as source) and notices/."""
+    """Where CPython for target is, or will be once it is built: a folder with archives/ (all of it as static libraries),
+    include/, lib/ (the whole patched standard library, as source) and notices/."""
     return cache_folder() / "interpreter" / cache_key() / target.arch
 
 
@@ -123,7 +122,7 @@ class _Build:
         say(f"{name}: built in {time.monotonic() - started:.0f} s")
 
     def _zlib(self, tree: Path) -> None:
-        environment = {**self.environment, "CFLAGS": f"-O3 {SECTIONS}"}
+        environment = {**self.environment, "CFLAGS": f"-O2 {SECTIONS}"}
         run(["./configure", "--static"], tree, self.log, environment)
         run(["make", self.jobs, "libz.a"], tree, self.log, environment)
         for name, folder in (("libz.a", "lib"), ("zlib.h", "include"), ("zconf.h", "include")):
@@ -158,7 +157,7 @@ class _Build:
             "--without-readline",
             "--without-static-libpython",
             f"--with-openssl={self.deps}",
-            "OPT=-DNDEBUG -fwrapv -g0 -O3",
+            "OPT=-DNDEBUG -fwrapv -g0 -O2",
             f"CFLAGS={SECTIONS}",
         ]
         # The time of the build would make every build a different file.
@@ -166,42 +165,25 @@ class _Build:
         build_info.write_text('#define DATE "Jan 01 1980"\n#define TIME "00:00:00"\n' + build_info.read_text())
         run(configure, tree, self.log, environment)
         shutil.copy(LAYER / "Setup.local", tree / "Modules")
-        run(["make", self.jobs, "python"], tree, self.log, environment)
-        self._link(tree, environment)
-
-    def _link(self, tree: Path, environment: dict[str, str]) -> None:
-        """Our own main in the place of python.c; and code that nobody calls goes, since no extension module is ever loaded."""
-        command = [
-            "zig-cc",
-            "-c",
-            "-std=c11",
-            "-O2",
-            "-DNDEBUG",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-IInclude",
-            "-IInclude/internal",
-            "-I.",
-        ]
-        run([*command, "-o", "Programs/python.o", LAYER / "interpreter.c"], tree, self.log, environment)
-        (tree / "python").unlink()
-        # -o FILE: take it as it is.
-        run(
-            ["make", "python", "LINKFORSHARED=-Wl,--gc-sections -Wl,-s", "-o", "Programs/python.o"],
-            tree,
-            self.log,
-            environment,
-        )
+        # The program of the same name is only used to make the frozen modules; ours is linked from the archive.
+        run(["make", self.jobs, "libpython3.13.a"], tree, self.log, environment)
 
     def _collect(self, trees: dict[str, Path], result: Path) -> None:
-        home = result / "backstop"
-        (home / "bin").mkdir(parents=True)
-        shutil.copy(trees["python3.13"] / "python", home / "bin/python")
+        python = trees["python3.13"]
+        archives = result / "archives"
+        archives.mkdir(parents=True)
+        for archive in [
+            *(self.deps / "lib").glob("*.a"),
+            python / "libpython3.13.a",
+            *(python / "Modules/_hacl").glob("*.a"),
+        ]:
+            shutil.copy(archive, archives)
+        shutil.copytree(python / "Include", result / "include")
+        shutil.copy(python / "pyconfig.h", result / "include")
         unwanted = shutil.ignore_patterns(
             "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "__pycache__"
         )
-        shutil.copytree(trees["python3.13"] / "Lib", home / "lib", ignore=unwanted)
+        shutil.copytree(python / "Lib", result / "lib", ignore=unwanted)
         notices = result / "notices"
         notices.mkdir()
         for package, name in (("python3.13", "LICENSE"), ("openssl", "LICENSE.txt"), ("zlib", "debian/copyright")):

@@ -12,7 +12,7 @@ LIST_FILE = LAYER / "stdlib.txt"
 
 
 def wanted(library: Path, text: str | None = None) -> dict[str, Path]:
-    """The files to compile: path in backstop/lib without its ending -> source file.
+    """The modules of the list: full name (NAME.__init__ for a package) -> source file.
 
     Raises:
         BuildError: the list names a module that the library does not have.
@@ -27,7 +27,7 @@ def wanted(library: Path, text: str | None = None) -> dict[str, Path]:
         if not files:
             raise BuildError(f"{LIST_FILE.name} names {name}, which this CPython does not have")
         for file in files:
-            found[str(file.relative_to(library).with_suffix(""))] = file
+            found[".".join(file.relative_to(library).with_suffix("").parts)] = file
     return found
 
 
