@@ -47,11 +47,16 @@ def test_a_folder_that_cannot_be_looked_into_is_no_proof(tmp_path: Path) -> None
 
 def test_an_environment_leaves_no_process_and_no_mount_behind(folder: Path) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
-    environment = Sandbox(node_function(None, {}), folder)
-    with pytest.raises(RuntimeError, match="a test that fails"), environment:
-        environment.invoke(SUCCEEDS)
-        processes = environment.processes()
-        raise RuntimeError("a test that fails")
+    processes = []
+
+    def fail() -> None:
+        with Sandbox(node_function(None, {}), folder) as environment:
+            environment.invoke(SUCCEEDS)
+            processes.extend(environment.processes())
+            raise RuntimeError("a test that fails")
+
+    with pytest.raises(RuntimeError, match="a test that fails"):
+        fail()
 
     assert len(processes) == 2, "the emulator and Node.js"
     assert not any(_runs(process.pid, process.command) for process in processes)

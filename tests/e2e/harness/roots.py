@@ -48,7 +48,7 @@ _BASH_TOOLS = [
 ]
 
 # All of glibc, not only what Node.js links: every image of AWS has it, and the layer's interpreter may ask for any of it.
-_GLIBC = re.compile(
+GLIBC = re.compile(
     r"lib(c|m|dl|rt|pthread|util|resolv|nss_files|nss_dns)\.so\.\d+$|ld-linux-[\w-]+\.so\.\d+$|ld-linux\.so\.\d+$"
 )
 
@@ -209,9 +209,9 @@ def _files(commands: list[str], placed: dict[str, str]) -> Iterator[tuple[str, P
         yield target, source
         if not target.startswith("usr/bin/") or name in ("sh", "bash"):
             yield f"bin/{name}", source
-        libraries |= _libraries(source)
+        libraries |= libraries(source)
     for folder in {str(Path(library).parent) for library in libraries}:
-        libraries |= {str(path) for path in Path(folder).iterdir() if _GLIBC.fullmatch(path.name)}
+        libraries |= {str(path) for path in Path(folder).iterdir() if GLIBC.fullmatch(path.name)}
     for library in libraries:
         yield library.lstrip("/"), Path(library).resolve()
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -219,7 +219,7 @@ def _files(commands: list[str], placed: dict[str, str]) -> Iterator[tuple[str, P
         yield str(certificates).lstrip("/"), certificates
 
 
-def _libraries(binary: Path) -> set[str]:
+def libraries(binary: Path) -> set[str]:
     """Absolute paths of the shared libraries a binary needs, as the loader reports them."""
     result = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)
     paths = set()
