@@ -199,7 +199,7 @@ def _build(kind: str, commands: Iterable[str], placed: dict[str, str]) -> Path:
 
 def _files(commands: list[str], placed: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """Pairs of a path inside the root and the host file to copy there."""
-    libraries: set[str] = set()
+    needed: set[str] = set()
     for name in [*commands, *placed]:
         found = shutil.which(name)
         if found is None:
@@ -209,10 +209,10 @@ def _files(commands: list[str], placed: dict[str, str]) -> Iterator[tuple[str, P
         yield target, source
         if not target.startswith("usr/bin/") or name in ("sh", "bash"):
             yield f"bin/{name}", source
-        libraries |= libraries(source)
-    for folder in {str(Path(library).parent) for library in libraries}:
-        libraries |= {str(path) for path in Path(folder).iterdir() if GLIBC.fullmatch(path.name)}
-    for library in libraries:
+        needed |= libraries(source)
+    for folder in {str(Path(library).parent) for library in needed}:
+        needed |= {str(path) for path in Path(folder).iterdir() if GLIBC.fullmatch(path.name)}
+    for library in needed:
         yield library.lstrip("/"), Path(library).resolve()
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.exists():
