@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from extension.clerk import Clerk
     from extension.inflight import Invocation
     from extension.net import Socket
+    from extension.outcome import Outcome
 
     T = TypeVar("T")
 
@@ -120,7 +121,15 @@ class Sidecar:
         if upstream is None:
             raise OSError("AWS_LAMBDA_RUNTIME_API is not set")
         listener, port = _listen("proxy", _LOOPBACK, self._settings.proxy_port)
-        proxy = Proxy(listener, upstream, self._table, self._lifeline.begin, lambda: self._lifeline.watching)
+        looks = self._settings.capture_partial_batch or self._settings.capture_http_5xx
+        proxy = Proxy(
+            listener,
+            upstream,
+            self._table,
+            self._lifeline.begin,
+            lambda: self._lifeline.watching,
+            self._judge if looks else None,
+        )
         _thread.start_new_thread(proxy.serve, ())
         self._proxy_address = f"{_LOOPBACK}:{port}"
         _publish(self._settings.state_dir, self._proxy_address)
@@ -187,6 +196,16 @@ class Sidecar:
     def _failed(self, invocation: Invocation) -> None:
         if self._settings.capture != "off":
             self._clerk().report(invocation)
+
+    def _judge(self, request_id: str, answer: bytes) -> Outcome | None:
+        from extension import soft_failures
+
+        return soft_failures.judge(
+            self._table.event_of(request_id),
+            answer,
+            batches=self._settings.capture_partial_batch,
+            http=self._settings.capture_http_5xx,
+        )
 
     def _recovered(self, invocation: Invocation) -> None:
         self._clerk().recovered(invocation)

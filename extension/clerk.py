@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from extension.spool import Spool
 
 _BACKGROUND_SHIP_S = 10.0
+_MINUTE_S = 60.0
 
 
 class Clerk:
@@ -39,11 +40,18 @@ class Clerk:
         self._idle = Flag()
         self._idle.set()
         self._started = False
+        self._minute_began = time.monotonic()
+        self._in_minute = 0
+        self._suppressed = 0
         self.telemetry_on = False
         self.counters = {"written": 0, "recovered": 0, "faults": 0}
 
     def report(self, invocation: Invocation) -> None:
         """Take a failure, or a stronger signal about one. Returns at once; never raises."""
+        if not invocation.spooled.is_set and self._is_over_the_rate():
+            invocation.spooled.set()
+            invocation.filed.set()
+            return
         with self._lock:
             self._inbox.append(invocation)
             if self._idle.is_set:
@@ -57,6 +65,22 @@ class Clerk:
                 say.fault("clerk: thread", error)
                 self._started = False
                 self._turn()
+
+    def _is_over_the_rate(self) -> bool:
+        """Count a failure against MAX_RECORDS_PER_MINUTE."""
+        limit = self._settings.max_records_per_minute
+        if not limit:
+            return False
+        now = time.monotonic()
+        with self._lock:
+            if now - self._minute_began >= _MINUTE_S:
+                self._minute_began, self._in_minute = now, 0
+            self._in_minute += 1
+            if self._in_minute <= limit:
+                return False
+            self._suppressed += 1
+        say.warn_once("clerk", f"more than {limit} failures in a minute; the rest are counted, not recorded")
+        return True
 
     def provisional(self, invocation: Invocation) -> None:
         """Put the event of an invocation near its deadline in the spool, in case nobody lives to see how it ends."""
@@ -177,9 +201,14 @@ class Clerk:
         assert ended is not None
         if event is None and invocation.settled and self._settings.capture == "payload" and invocation.observed.is_set:
             return  # amended after its event was let go: the record that went out says more
-        made = records.build(invocation, ended, event, self._settings, self._nonce)
-        self._spool.put(made.id, made.encode(), provisional=hidden)
-        self.counters["written"] += 1
+        suppressed = 0
+        if not invocation.spooled.is_set:
+            with self._lock:
+                suppressed, self._suppressed = self._suppressed, 0
+        invocation.suppressed_before += suppressed
+        for made in records.build_all(invocation, ended, event, self._settings, self._nonce):
+            self._spool.put(made.id, made.encode(), provisional=hidden)
+            self.counters["written"] += 1
 
     def _ship(self, invocation: Invocation) -> None:
         invocation.settled = True

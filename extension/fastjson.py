@@ -41,7 +41,7 @@ class _Syntax(_Plain):
 
 
 _scan: Callable[[str, int], tuple[Any, int]] = _json.make_scanner(_Plain)  # type: ignore[arg-type]
-_scan_syntax: Callable[[str, int], tuple[Any, int]] = _json.make_scanner(_Syntax)  # type: ignore[arg-type]
+scan_loose: Callable[[str, int], tuple[Any, int]] = _json.make_scanner(_Syntax)  # type: ignore[arg-type]
 
 
 def _load(scan: Callable[[str, int], tuple[Any, int]], text: str) -> Any:
@@ -70,13 +70,13 @@ def loads(text: str) -> Any:
 
 def loads_loose(text: str) -> Any:
     """Read one JSON value with its numbers left as text: for looking at an event's shape. Raises ValueError."""
-    return _load(_scan_syntax, text)
+    return _load(scan_loose, text)
 
 
 def is_json(text: str) -> bool:
     """Tell whether `text` is exactly one JSON value, whatever the size of its numbers."""
     try:
-        _load(_scan_syntax, text)
+        _load(scan_loose, text)
     except ValueError:
         return False
     return True

@@ -35,8 +35,9 @@ class Invocation:
     """One invocation, or (request_id None) one initialization of the runtime.
 
     `released` ends the sidecar's hold. Of a failure, `spooled` is set once its record is in the spool, and `filed` once it is
-    complete and handed to delivery. `answering` is there while the runtime posts its answer, and set when that exchange is over;
-    `overtaken` says that the runtime asked for another event, though the end of this one was not seen.
+    complete and handed to delivery; `suppressed_before` counts failures that the rate bound left out before it. `answering` is
+    there while the runtime posts its answer, and set when that exchange is over; `overtaken` says that the runtime asked for
+    another event, though the end of this one was not seen.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Invocation:
         "request_id",
         "settled",
         "spooled",
+        "suppressed_before",
         "tenant_id",
         "trace_id",
     )
@@ -87,6 +89,7 @@ class Invocation:
         self.overtaken = False
         self.provisional = False
         self.settled = False
+        self.suppressed_before = 0
 
     @property
     def ended(self) -> bool:
@@ -174,6 +177,12 @@ class Table:
         payload = invocation.payload
         if payload is not None:
             payload.whole = True
+
+    def event_of(self, request_id: str) -> bytes | None:
+        """Return the event of an invocation in flight; None where it was not kept whole."""
+        invocation = self._by_id.get(request_id)
+        payload = None if invocation is None else invocation.payload
+        return payload.raw() if payload is not None and payload.whole and not payload.cut else None
 
     def answer_begins(self, request_id: str) -> tuple[Flag, int]:
         """The runtime begins to post an answer. Set the flag when the exchange is over; give the number to `posted`."""

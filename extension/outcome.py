@@ -5,6 +5,7 @@ from __future__ import annotations
 from extension import fastjson
 
 SUCCESS = "Success"
+PARTIAL_BATCH = "PartialBatch"
 HTTP_ERROR = "HttpError"
 HANDLED_ERROR = "HandledError"
 STREAM_ERROR = "StreamError"
@@ -13,7 +14,7 @@ OUT_OF_MEMORY = "OutOfMemory"
 TIMEOUT = "Timeout"
 INIT_ERROR = "InitError"
 
-_STRENGTH = (SUCCESS, HTTP_ERROR, HANDLED_ERROR, STREAM_ERROR, CRASH, OUT_OF_MEMORY, TIMEOUT)
+_STRENGTH = (SUCCESS, PARTIAL_BATCH, HTTP_ERROR, HANDLED_ERROR, STREAM_ERROR, CRASH, OUT_OF_MEMORY, TIMEOUT)
 
 _EXIT_ERROR = "Runtime.ExitError"
 
@@ -24,6 +25,8 @@ _SPOKEN = {
     TIMEOUT: ("Sandbox.Timedout", "The invocation did not end before its deadline"),
     INIT_ERROR: (_EXIT_ERROR, "The runtime's process ended before it asked for its first event"),
     STREAM_ERROR: ("Runtime.StreamError", "The response stream ended with an error"),
+    PARTIAL_BATCH: ("PartialBatch", "The function reported items of its batch as failed"),
+    HTTP_ERROR: ("HttpError", "The function answered with a server error"),
     HANDLED_ERROR: ("Unhandled", "The function reported an error without details"),
 }
 
@@ -34,18 +37,26 @@ _TIMEOUT_MARGIN_MS = 25
 class Outcome:
     """How an invocation ended: its condition, and the error as the runtime gave it (None where nobody gave one).
 
-    `error_type` is the header Lambda-Runtime-Function-Error-Type, or the platform's own errorType.
+    `error_type` is the header Lambda-Runtime-Function-Error-Type, or the platform's own errorType. `items` are the identifiers
+    that a function reported as failed in its batch (None for one that is not an identifier).
     """
 
-    __slots__ = ("condition", "error", "error_cut", "error_type")
+    __slots__ = ("condition", "error", "error_cut", "error_type", "items")
 
     def __init__(
-        self, condition: str, error: bytes | None = None, error_type: str | None = None, *, error_cut: bool = False
+        self,
+        condition: str,
+        error: bytes | None = None,
+        error_type: str | None = None,
+        *,
+        error_cut: bool = False,
+        items: tuple[str | None, ...] = (),
     ) -> None:
         self.condition = condition
         self.error = error
         self.error_type = error_type
         self.error_cut = error_cut
+        self.items = items
 
     @property
     def failed(self) -> bool:

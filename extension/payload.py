@@ -64,6 +64,13 @@ def _sha256() -> _Hash:
     return sha256()
 
 
+def sha256_hex(raw: bytes) -> str:
+    """Return the hash of bytes in hexadecimal."""
+    digest = _sha256()
+    digest.update(raw)
+    return digest.hexdigest()
+
+
 def spliceable(raw: bytes) -> bool:
     """Tell whether an event can stand verbatim inside a record: UTF-8 JSON, and nothing that SQS refuses in a message.
 

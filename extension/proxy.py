@@ -6,152 +6,41 @@ connection breaks, both sides are closed, as if there had been no proxy.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import select
+import time
 
-from extension import http1, net, outcome, routes, say
+from extension import http1, net, routes, say
 from extension.http1 import Body, Malformed, RequestHead, ResponseHead
+from extension.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from extension.flag import Flag
     from extension.inflight import Invocation, Table
     from extension.net import Socket
+    from extension.watch import Judge
 
+_SHUT_WR = _socket.SHUT_WR
 _READ = 65_536  # fits the caches; measured against larger ones
-_MAX_ERROR = 262_144
 _MAX_CONNECTIONS = 1_024
 _HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | select.POLLRDHUP
+_GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
+_LINGER_S = 5.0
 _PONG = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-
-
-class Kept:
-    """The start of a body that is noted in passing, up to a bound."""
-
-    __slots__ = ("_parts", "cut", "size")
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.size = 0
-        self.cut = False
-
-    def add(self, part: bytes) -> None:
-        room = _MAX_ERROR - self.size
-        if len(part) > room:
-            self.cut = True
-            part = part[: max(room, 0)]
-        self._parts.append(part)
-        self.size += len(part)
-
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
-
-
-class Watch:
-    """What is noted of one exchange. An invocation is entered in the table before the runtime can answer it, and ended after."""
-
-    __slots__ = ("_asked", "_error", "_id", "_kind", "_over", "_refusal", "_request", "_table", "invocation")
-
-    def __init__(self, table: Table, request: RequestHead) -> None:
-        route = routes.route(request)
-        self._table = table
-        self._request = request
-        self._kind = route.kind
-        self._id = route.request_id
-        self._error = Kept()
-        self._refusal = Kept()
-        self.invocation: Invocation | None = None
-        self._over: Flag | None = None
-        self._asked = 0
-        if self._kind == routes.NEXT:
-            table.asked_next()
-        elif self._id is not None:
-            self._over, self._asked = table.answer_begins(self._id)
-
-    def request_part(self, part: bytes) -> None:
-        """A piece of the runtime's body: kept where it is an error."""
-        if self._kind in (routes.ERROR, routes.INIT_ERROR):
-            self._error.add(part)
-
-    def response_head(self, head: ResponseHead) -> None:
-        """Lambda's answer begins."""
-        if self._kind == routes.NEXT:
-            self.invocation = self._table.open(head)
-
-    def response_part(self, head: ResponseHead, part: bytes) -> None:
-        """A piece of Lambda's answer: the event, or the reason of a refusal."""
-        if self.invocation is not None:
-            self._table.keep(self.invocation, part)
-        elif head.status >= 400 and self._kind == routes.RESPONSE:
-            self._refusal.add(part)
-
-    def response_whole(self) -> None:
-        """Lambda's answer is here to its last byte; it may not have been passed on yet."""
-        if self.invocation is not None:
-            self._table.whole(self.invocation)
-
-    @property
-    def waits_for_event(self) -> bool:
-        """Whether this is GET /next: if the runtime goes away, nobody may take the event in its place."""
-        return self._kind == routes.NEXT
-
-    def done(self, head: ResponseHead, request_body: Body) -> None:
-        """Lambda's answer is whole. A request that broke off has no outcome: its process's end will tell."""
-        if not request_body.complete and head.status < 400:
-            return
-        if self._kind == routes.RESPONSE and self._id is not None:
-            trailers = dict(request_body.trailers)
-            ended = outcome.of_response(
-                head.status, self._refusal.bytes(), _trailer_type(trailers), _trailer_error(trailers)
-            )
-        elif self._kind == routes.ERROR and self._id is not None and head.status < 300:
-            ended = self._posted(outcome.HANDLED_ERROR)
-        elif self._kind == routes.INIT_ERROR and head.status < 300:
-            posted = self._posted(outcome.INIT_ERROR)
-            self._table.init_error(posted.error, posted.error_type, cut=posted.error_cut)
-            return
-        else:
-            return
-        if ended is not None and self._id is not None:
-            self._table.posted(self._id, ended, self._asked)
-
-    def over(self) -> None:
-        """The exchange has ended, well or not."""
-        if self._over is not None:
-            self._over.set()
-
-    def _posted(self, condition: str) -> outcome.Outcome:
-        error_type = self._request.text(b"lambda-runtime-function-error-type")
-        return outcome.Outcome(condition, self._error.bytes() or None, error_type, error_cut=self._error.cut)
-
-
-def _trailer_type(trailers: dict[bytes, bytes]) -> str | None:
-    value = trailers.get(b"lambda-runtime-function-error-type")
-    return None if value is None else value.decode("utf-8", "replace")
-
-
-def _trailer_error(trailers: dict[bytes, bytes]) -> bytes | None:
-    value = trailers.get(b"lambda-runtime-function-error-body")
-    if value is None:
-        return None
-    from binascii import Error, a2b_base64
-
-    try:
-        return a2b_base64(value)
-    except (Error, ValueError):
-        return value
 
 
 class _Link:
     """One runtime connection: its socket, what was read beyond the current message, and the invocation it carried last."""
 
-    __slots__ = ("buffer", "last", "sock")
+    __slots__ = ("answered", "buffer", "last", "sock")
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
         self.buffer = b""
+        self.answered = False  # of the current exchange, something has been passed on
         self.last: Invocation | None = None
 
 
@@ -168,12 +57,14 @@ class Proxy:
         table: Table,
         on_ping: Callable[[], None],
         is_watched: Callable[[], bool],
+        judge: Judge | None = None,
     ) -> None:
         self._listener = listener
         self._upstream = upstream
         self._table = table
         self._on_ping = on_ping
         self._is_watched = is_watched
+        self._judge = judge
         self._open = 0
         self.counters = {"connections": 0, "exchanges": 0, "broken": 0, "malformed": 0, "refused": 0}
 
@@ -205,7 +96,9 @@ class Proxy:
                 pass
         except Malformed as error:
             self.counters["malformed"] += 1
-            _refuse(sock, error)
+            if not link.answered:
+                _refuse(sock, error)
+                _linger(sock)
         except OSError:
             self.counters["broken"] += 1
         except (
@@ -234,6 +127,7 @@ class Proxy:
                     raise Malformed("the connection ended inside a head")
                 return False
             link.buffer += received
+        link.answered = False
         request = http1.parse_request_head(link.buffer[:end])
         body = http1.request_body(request)
         link.buffer = link.buffer[end:]
@@ -246,14 +140,14 @@ class Proxy:
             raise Malformed("CONNECT is not for this server", 405)
         upstream = net.connect(self._upstream[0], self._upstream[1], None)
         try:
-            return _Exchange(link, upstream, request, body, _watch(self._table, request)).run()
+            return _Exchange(link, upstream, request, body, _watch(self._table, request, self._judge)).run()
         finally:
             upstream.close()
 
 
-def _watch(table: Table, request: RequestHead) -> Watch | None:
+def _watch(table: Table, request: RequestHead, judge: Judge | None) -> Watch | None:
     try:
-        return Watch(table, request)
+        return Watch(table, request, judge)
     except BaseException as error:
         say.fault("proxy: watch", error)
         return None
@@ -264,6 +158,19 @@ def _refuse(sock: Socket, error: Malformed) -> None:
     head = f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n"
     try:
         sock.sendall(head.encode() + b"Connection: close\r\n\r\n" + text)
+    except OSError:
+        return
+
+
+def _linger(sock: Socket) -> None:
+    """Read what the runtime still sends, for a while: to close before would reset the connection, and the answer might be lost
+    before it was read (RFC 9112, section 9.6).
+    """
+    deadline = time.monotonic() + _LINGER_S
+    try:
+        sock.shutdown(_SHUT_WR)
+        while net.recv(sock, _READ, deadline):
+            pass
     except OSError:
         return
 
@@ -311,6 +218,9 @@ class _Exchange:
                 self._note_done()
             if watch is not None:
                 watch.over()
+        if answered and not self._body.complete and not self._runtime_gone:
+            _linger(self._link.sock)  # Lambda answered before it had read everything: a 413
+            return False
         return (
             whole
             and self._answer is not None
@@ -341,7 +251,8 @@ class _Exchange:
                 elif self._body.complete and events & _HANG_UP:
                     if self._watch is None or self._watch.waits_for_event:
                         return False  # the upstream connection closes, as the runtime's own would have
-                    self._runtime_gone = True  # what it posted counts: wait for Lambda's answer
+                    # What it posted counts: wait for Lambda's answer. It may have closed its sending side only.
+                    self._runtime_gone = bool(events & _GONE)
                     self._poll.unregister(runtime_fd)
                 else:
                     if not self._from_runtime():
@@ -375,7 +286,10 @@ class _Exchange:
 
     def _from_lambda(self) -> bool:
         """Move a piece of the answer. Returns False when it can go no further."""
-        received = self._upstream.recv(_READ)
+        try:
+            received = self._upstream.recv(_READ)
+        except OSError:
+            received = b""
         if not received:
             return self._lambda_closed()
         if not self._raw:
@@ -386,6 +300,7 @@ class _Exchange:
                 say.warn_once("proxy", f"an answer of the Runtime API could not be read: {error}")
                 self._raw = True
         if not self._runtime_gone:
+            self._link.answered = True
             try:
                 self._link.sock.sendall(received)
             except OSError:

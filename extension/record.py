@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 
 from extension import __version__, fastjson, outcome, payload
-from extension.event_source import event_source, retry_owner
 from extension.fingerprint import fingerprint
+from extension.stored_event import StoredEvent, stored_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from extension.outcome import ErrorSummary, Outcome
     from extension.payload import Payload
     from extension.settings import Settings
+    from extension.soft_failures import Part
 
 QUEUE_LIMIT = 1_048_576
 _ATTRIBUTE_ROOM = 2_048
@@ -87,25 +88,44 @@ def iso_time(milliseconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:03d}Z"
 
 
-def identify(invocation: Invocation, settings: Settings, environment_nonce: str) -> str:
+def identify(invocation: Invocation, settings: Settings, environment_nonce: str, part: str = "") -> str:
     """Return the id of an invocation's record; a failed initialization has `environment_nonce` for a request id."""
     attempt = invocation.invocation_id or str(invocation.deadline_ms)
-    return record_id(_arn(invocation, settings), invocation.request_id or environment_nonce, attempt)
+    return record_id(_arn(invocation, settings), invocation.request_id or environment_nonce, attempt, part)
+
+
+def build_all(
+    invocation: Invocation, ended: Outcome, event_kept: Payload | None, settings: Settings, environment_nonce: str
+) -> list[Record]:
+    """Make the records of a failure: one, but for a batch of which several items failed. See `build`."""
+    if ended.condition != outcome.PARTIAL_BATCH or event_kept is None or not event_kept.whole or event_kept.cut:
+        return [build(invocation, ended, event_kept, settings, environment_nonce)]
+    from extension.soft_failures import failed_parts
+
+    parts = failed_parts(event_kept.raw().decode("utf-8", "replace"), list(ended.items))
+    return [build(invocation, ended, event_kept, settings, environment_nonce, part) for part in parts]
 
 
 def build(
-    invocation: Invocation, ended: Outcome, event_kept: Payload | None, settings: Settings, environment_nonce: str
+    invocation: Invocation,
+    ended: Outcome,
+    event_kept: Payload | None,
+    settings: Settings,
+    environment_nonce: str,
+    part: Part | None = None,
 ) -> Record:
     """Make the record of a failed invocation, or of a failed initialization (`environment_nonce` makes its id).
 
-    The outcome and the event are given apart: both can change hands while this runs.
+    The outcome and the event are given apart: both can change hands while this runs. `part` is a piece of the event, a batch.
     The record fits QUEUE_LIMIT: an event that does not is cut and marked.
     """
+    event = stored_event(invocation, event_kept, settings, part)
+    notes = event.notes
+    ended = _without_secrets(ended, event, settings)
     summary = outcome.summarise(ended)
     arn = _arn(invocation, settings)
-    identifier = identify(invocation, settings, environment_nonce)
+    identifier = identify(invocation, settings, environment_nonce, part.key if part is not None else "")
     mark = fingerprint(settings.function_name, ended.condition, summary)
-    event, notes = _event(invocation, event_kept, settings)
     details: dict[str, Any] = {
         "schema": 1,
         "id": identifier,
@@ -114,6 +134,7 @@ def build(
         "retryOwner": notes.pop("retryOwner", "unknown"),
         "payloadSha256": None,
         "payloadBytes": None,
+        "redacted": [],
         **notes,
         "traceId": invocation.trace_id,
         "tenantId": invocation.tenant_id,
@@ -125,14 +146,15 @@ def build(
             "message": _clip(summary.message, _MESSAGE_ROOM),
             "stack": _stack(summary),
         },
-        "logs": _fitting(list(invocation.log_lines)),
+        "logs": _fitting(_scrubbed(list(invocation.log_lines), event)),
         "tags": settings.tags,
         "payloadRef": None,
-        "redacted": [],
         "sidecar": __version__,
     }
     if not invocation.logs_done.is_set:
         details["logsIncomplete"] = True
+    if invocation.suppressed_before:
+        details["suppressedBefore"] = invocation.suppressed_before
     if ended.error_cut:
         details["errorTruncated"] = True
     context = {
@@ -159,7 +181,7 @@ def build(
     )
     return _assemble(
         Record(identifier, settings.function_name, ended.condition, mark, b"", (0, 0, 0)),
-        (prefix, event, suffix),
+        (prefix, event.text, suffix),
         details,
         QUEUE_LIMIT,
     )
@@ -200,31 +222,27 @@ def _arn(invocation: Invocation, settings: Settings) -> str:
     return invocation.arn or f"arn:aws:lambda:{settings.region or ''}::function:{settings.function_name}"
 
 
-def _event(invocation: Invocation, kept: Payload | None, settings: Settings) -> tuple[bytes, dict[str, Any]]:
-    """Return the event as JSON text, and what is to be noted of it."""
-    if kept is None:
-        if invocation.request_id is None:
-            why = "initialization"
-        elif settings.capture == "metadata":
-            why = "BACKSTOP_CAPTURE=metadata"
-        elif invocation.observed.is_set:
-            why = "let go for later events before it could be written"
-        else:
-            why = "not seen: the runtime does not use the proxy"
-        return b"null", {"payloadAbsent": why}
-    raw = kept.raw()
-    notes: dict[str, Any] = {"payloadSha256": kept.sha256(), "payloadBytes": kept.seen} if kept.whole else {}
-    if kept.cut or not kept.whole:  # not whole: the runtime, or Lambda, went away while it passed
-        notes.update(payloadEncoding="base64", payloadTruncated=True)
-        return payload.to_base64(raw), notes
-    # One that is too long for the queue will be cut: to parse it would cost time and memory for nothing.
-    if len(raw) > QUEUE_LIMIT or not payload.spliceable(raw):
-        notes["payloadEncoding"] = "base64"
-        return payload.to_base64(raw), notes
-    source = event_source(fastjson.loads_loose(raw.decode()))
-    notes["eventSource"] = source
-    notes["retryOwner"] = retry_owner(source)
-    return raw, notes
+def _without_secrets(ended: Outcome, event: StoredEvent, settings: Settings) -> Outcome:
+    """Cut what was cut out of the event out of its error, too."""
+    if not settings.redact or ended.error is None:
+        return ended
+    from extension.redact import anywhere, redact, scrub
+
+    text = ended.error.decode("utf-8", "replace")
+    try:
+        text = redact(text, anywhere(settings.redact)).text
+    except ValueError:
+        pass  # not JSON: what is known to be secret is cut all the same
+    cleaned = scrub(text, event.secrets).encode("utf-8", "replace")
+    return outcome.Outcome(ended.condition, cleaned, ended.error_type, error_cut=ended.error_cut, items=ended.items)
+
+
+def _scrubbed(lines: list[str], event: StoredEvent) -> list[str]:
+    if not event.secrets:
+        return lines
+    from extension.redact import scrub
+
+    return [scrub(line, event.secrets) for line in lines]
 
 
 def _response_payload(ended: Outcome, summary: ErrorSummary) -> bytes:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from extension.redact import Rule
+
 PREFIX = "BACKSTOP_"
 
 
@@ -78,6 +80,17 @@ def _tags(text: str) -> dict[str, str]:
     return tags
 
 
+def _redact(text: str) -> tuple[Rule, ...]:
+    if not text:
+        return ()
+    from extension.redact import parse_rule
+
+    try:
+        return tuple(parse_rule(rule.strip()) for rule in text.split(",") if rule.strip())
+    except ValueError as error:
+        raise ValueError(f"{error}; no event is stored until this can be read") from None
+
+
 def _url(text: str) -> str | None:
     if not text:
         return None
@@ -138,6 +151,35 @@ SPECS: tuple[Spec, ...] = (
         _whole(0, 2_000),
         "100",
         "How long a record waits for the log lines that are still on their way, in ms.",
+    ),
+    Spec(
+        "REDACT",
+        "JSON paths and key names",
+        _redact,
+        "",
+        "What is cut out of an event before it is stored, for example $.headers.authorization,$.items[*].card,password. "
+        "A bare name means that key anywhere.",
+    ),
+    Spec(
+        "CAPTURE_PARTIAL_BATCH",
+        "0 or 1",
+        _flag,
+        "0",
+        "1 records the items that a function reports in batchItemFailures.",
+    ),
+    Spec(
+        "CAPTURE_HTTP_5XX",
+        "0 or 1",
+        _flag,
+        "0",
+        "1 records an HTTP status of 500 and more in an answer to API Gateway, a load balancer or a function URL.",
+    ),
+    Spec(
+        "MAX_RECORDS_PER_MINUTE",
+        "number",
+        _whole(0, 1_000_000),
+        "0",
+        "More failures than this in a minute, in one environment, are counted in the next record instead of recorded. 0: no bound.",
     ),
     Spec("TAGS", "key:value,...", _tags, "", "Put into every record, for example team:payments,env:prod."),
     Spec(
@@ -213,6 +255,8 @@ class Settings:
 
     __slots__ = (
         "capture",
+        "capture_http_5xx",
+        "capture_partial_batch",
         "disable",
         "endpoint_url_sqs",
         "function_name",
@@ -222,12 +266,14 @@ class Settings:
         "log_tail_lines",
         "log_wait_ms",
         "managed_instances",
+        "max_records_per_minute",
         "memory_bytes",
         "next_wrapper",
         "problems",
         "proxy_port",
         "proxy_upstream",
         "queue_url",
+        "redact",
         "region",
         "runtime_api",
         "ship_budget_ms",
@@ -243,6 +289,10 @@ class Settings:
     capture: str
     log_tail_lines: int
     log_wait_ms: int
+    redact: tuple[Rule, ...]
+    capture_partial_batch: bool
+    capture_http_5xx: bool
+    max_records_per_minute: int
     tags: dict[str, str]
     ship_budget_ms: int
     state_dir: str
@@ -262,6 +312,8 @@ class Settings:
         for spec in SPECS:
             known.add(spec.name)
             self._set(spec.name.lower(), spec, PREFIX + spec.name, environ)
+        if any(problem.name == PREFIX + "REDACT" for problem in self.problems) and self.capture == "payload":
+            self.capture = "metadata"
         self.unknown = sorted(
             name
             for name in environ

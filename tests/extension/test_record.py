@@ -22,6 +22,7 @@ from extension.outcome import (
     HTTP_ERROR,
     INIT_ERROR,
     OUT_OF_MEMORY,
+    PARTIAL_BATCH,
     STREAM_ERROR,
     TIMEOUT,
     Outcome,
@@ -504,3 +505,65 @@ def test_building_a_record_of_a_large_event_takes_no_time_to_speak_of() -> None:
     record = build(invocation)
     assert time.process_time() - started < 0.5
     assert read(record)["backstop"]["payloadTruncated"] is True
+
+
+# Redaction and pieces of a batch
+
+
+def test_what_is_cut_is_nowhere_in_the_record() -> None:
+    event = b'{"card":"4111-1111","body":"{\\"password\\":\\"hunter2\\"}","n":1.00}'
+    error = b'{"errorType":"E","errorMessage":"no 4111-1111","stackTrace":["hunter2"],"password":"zap!"}'
+    invocation = failed(event, Outcome(HANDLED_ERROR, error))
+    invocation.log_lines.append("charging 4111-1111")
+    record = build(invocation, settings(redact="$.card,password"))
+    message = read(record)
+    for secret in (b"4111-1111", b"hunter2", b"zap!"):
+        assert secret not in record.encode()
+    assert message["requestPayload"] == {"card": "***", "body": '{"password":"***"}', "n": 1.0}
+    assert b'"n":1.00' in record.body
+    assert message["backstop"]["redacted"] == ["$.card", "$.body.password"]
+    assert message["backstop"]["payloadSha256"] == hashlib.sha256(event).hexdigest()
+
+
+@pytest.mark.parametrize("event", [b"not JSON: 4111", b"\xff4111", b"[" * 400 + b"4111" + b"]" * 400])
+def test_an_event_that_cannot_be_redacted_is_not_stored(event: bytes) -> None:
+    record = build(failed(event), settings(redact="card"))
+    assert "REDACT" in read(record)["backstop"]["payloadAbsent"]
+    assert b"4111" not in record.body
+
+
+def test_a_part_of_an_event_cannot_be_redacted_either() -> None:
+    invocation = failed(None)
+    invocation.payload = payload([b'{"a":"4111"'], room=8)
+    invocation.observed.set()
+    record = build(invocation, settings(redact="card"))
+    assert "REDACT" in read(record)["backstop"]["payloadAbsent"]
+
+
+def test_a_redaction_that_finds_nothing_leaves_the_event_to_the_letter() -> None:
+    record = build(failed(b'{ "n" : 1.00 }'), settings(redact="card"))
+    assert b'"requestPayload":{ "n" : 1.00 },' in record.body
+
+
+def test_each_failed_item_of_a_batch_is_a_record_of_its_own() -> None:
+    items = [b'{"messageId":"%b","body":"1.00","eventSource":"aws:sqs"}' % name for name in (b"a", b"b", b"c")]
+    event = b'{"Records":[' + b",".join(items) + b"]}"
+    ended = Outcome(PARTIAL_BATCH, b'{"batchItemFailures":[]}', items=("a", "c"))
+    invocation = failed(event, ended)
+    made = records.build_all(invocation, ended, invocation.payload, settings(), NONCE)
+    messages = [read(record) for record in made]
+    assert len({record.id for record in made}) == 2
+    for message, item, key in zip(messages, (items[0], items[2]), ("a", "c"), strict=True):
+        piece = b'{"Records":[' + item + b"]}"
+        assert message["requestPayload"] == json.loads(piece)
+        assert message["requestContext"]["condition"] == "PartialBatch"
+        assert message["backstop"]["batch"]["key"] == key
+        assert message["backstop"]["payloadSha256"] == hashlib.sha256(piece).hexdigest()
+        assert message["backstop"]["retryOwner"] == "queue"
+
+
+def test_a_batch_whose_event_was_not_kept_is_one_record() -> None:
+    ended = Outcome(PARTIAL_BATCH, b"{}", items=("a", "b"))
+    invocation = failed(None, ended)
+    (record,) = records.build_all(invocation, ended, None, settings(), NONCE)
+    assert read(record)["backstop"]["payloadAbsent"]

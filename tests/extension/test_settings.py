@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from extension.redact import parse_rule
 from extension.settings import LAUNCHED, PREFIX, SPECS, Settings, region_of_queue
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/failures"
@@ -19,6 +20,10 @@ DEFAULTS: dict[str, Any] = {
     "CAPTURE": "payload",
     "LOG_TAIL_LINES": 20,
     "LOG_WAIT_MS": 100,
+    "REDACT": (),
+    "CAPTURE_PARTIAL_BATCH": False,
+    "CAPTURE_HTTP_5XX": False,
+    "MAX_RECORDS_PER_MINUTE": 0,
     "TAGS": {},
     "SHIP_BUDGET_MS": 2_000,
     "STATE_DIR": "/tmp/.backstop",
@@ -50,6 +55,10 @@ GOOD: list[tuple[str, str, Any]] = [
     ("LOG_TAIL_LINES", "1000", 1_000),
     ("LOG_WAIT_MS", "0", 0),
     ("LOG_WAIT_MS", "2000", 2_000),
+    ("REDACT", "$.card, password ,", (parse_rule("$.card"), parse_rule("password"))),
+    ("CAPTURE_PARTIAL_BATCH", "1", True),
+    ("CAPTURE_HTTP_5XX", "on", True),
+    ("MAX_RECORDS_PER_MINUTE", "600", 600),
     ("TAGS", "team:payments,env:prod", {"team": "payments", "env": "prod"}),
     ("TAGS", " a : b , ,c:d:e,", {"a": "b", "c": "d:e"}),
     ("TAGS", "a:", {"a": ""}),
@@ -94,6 +103,11 @@ BAD: list[tuple[str, str]] = [
     ("CAPTURE", "all"),
     ("LOG_TAIL_LINES", "1001"),
     ("LOG_WAIT_MS", "2001"),
+    ("REDACT", "$.a["),
+    ("REDACT", "$"),
+    ("CAPTURE_PARTIAL_BATCH", "SQS"),
+    ("CAPTURE_HTTP_5XX", "500"),
+    ("MAX_RECORDS_PER_MINUTE", "many"),
     ("TAGS", "team"),
     ("TAGS", ":payments"),
     ("TAGS", "team:payments;env"[5:]),
@@ -319,3 +333,10 @@ def test_no_text_raises_and_every_value_is_one_that_the_setting_takes(environ: d
 @given(url=TEXTS)
 def test_any_queue_url_has_a_region_or_none(url: str) -> None:
     region_of_queue(url)
+
+
+def test_with_a_redaction_that_cannot_be_read_no_event_is_stored() -> None:
+    settings = Settings({"BACKSTOP_REDACT": "$.card,$.items["})
+    assert settings.redact == ()
+    assert settings.capture == "metadata"
+    assert problems(settings) == ["BACKSTOP_REDACT"]
