@@ -108,7 +108,9 @@ def download(package: str, version: str, wheels: list[LockedFile], folder: Path,
         str(folder),
     ]
     command += ["--require-hashes"] if wheels else []
-    done = subprocess.run([*command, *options, "--requirement", str(requirements)], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *options, "--requirement", str(requirements)], capture_output=True, check=False, text=True
+    )
     requirements.unlink()
     if done.returncode != 0:
         raise BuildError(f"pip could not download {package} {version}:\n{done.stderr.strip()}")
@@ -118,7 +120,7 @@ def _find_pip() -> list[str] | None:
     for python in (sys.executable, str(REPOSITORY / ".venv/bin/python"), "/usr/bin/python3"):
         if (
             Path(python).exists()
-            and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
+            and subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
         ):
             return [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     return None

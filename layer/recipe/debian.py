@@ -186,18 +186,19 @@ class Apt:
         command = [str(APT_HELPER), "-qq", "-o", "Acquire::Retries=3", "download-file", address, str(partial)]
         try:
             done = subprocess.run(
-                command, env=self._environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+                command, env=self._environment, capture_output=True, check=False, text=True, stdin=subprocess.DEVNULL
             )
             if done.returncode != 0 or not partial.is_file():
                 why = "; ".join((done.stderr or done.stdout).split("\n")).strip("; ")
                 raise BuildError(
                     f"{file.name} of {source.package} {source.version} could not be fetched: {why}\n"
-                    "If the pool has dropped this version, run layer/update-lock: it finds the newest one and renews layer/sources.lock"
+                    "If the pool has dropped this version, run layer/update-lock: it locks the newest one that can be had"
                 )
             actual = sha256_of(partial)
             if actual != file.sha256:
                 raise BuildError(
-                    f"{file.name} of {source.package} {source.version} has the SHA-256 {actual}, layer/sources.lock says {file.sha256}.\n"
+                    f"{file.name} of {source.package} {source.version} has the SHA-256 {actual}, "
+                    f"layer/sources.lock says {file.sha256}.\n"
                     "It was not used. If Debian has replaced the file, layer/update-lock verifies and locks the new one"
                 )
             partial.replace(target)
@@ -222,7 +223,9 @@ class Apt:
         say(f"reading Debian's source indexes of {RELEASE}")
         # By default apt-get update puts up with an index that cannot be had; here that would be a silent fallback.
         command = ["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=3"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, check=False, text=True, stdin=subprocess.DEVNULL
+        )
         if done.returncode != 0:
             raise BuildError(f"apt-get update failed, nothing was locked:\n{done.stderr.strip()}")
 
@@ -233,7 +236,7 @@ class Apt:
             BuildError: the indexes have none.
         """
         command = ["apt-cache", "showsrc", "--only-source", package]
-        text = subprocess.run(command, env=self._environment, capture_output=True, text=True).stdout
+        text = subprocess.run(command, env=self._environment, capture_output=True, check=False, text=True).stdout
         found = {(source.version, source.archive): source for source in parse_showsrc(text, package)}
         if not found:
             raise BuildError(f"Debian {RELEASE} has no source package {package}")
@@ -247,7 +250,7 @@ class _Version:
         self.text = text
 
     def __lt__(self, other: _Version) -> bool:
-        return subprocess.run(["dpkg", "--compare-versions", self.text, "lt", other.text]).returncode == 0
+        return subprocess.run(["dpkg", "--compare-versions", self.text, "lt", other.text], check=False).returncode == 0
 
 
 def parse_showsrc(text: str, package: str) -> Iterator[Source]:

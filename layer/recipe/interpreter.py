@@ -24,15 +24,17 @@ RECIPE_FILES = (
     LAYER / "recipe/sources.py",
 )
 
-OPENSSL_OPTIONS = (
-    # One static library: no files beside it, no configuration of the function's that it would read.
-    "no-shared no-module no-dso no-engine no-legacy no-autoload-config no-tests no-apps no-docs no-ui-console "
-    # Old protocols and ciphers: AWS speaks TLS 1.2 and 1.3 with AES-GCM, ChaCha20 and the NIST curves.
-    "no-ssl3 no-tls1 no-tls1_1 no-dtls no-quic no-srp no-psk no-comp no-idea no-cast no-seed no-camellia no-aria no-rc2 no-rc4 "
-    "no-md4 no-mdc2 no-rmd160 no-whirlpool no-bf no-sm2 no-sm3 no-sm4 no-gost no-ocb no-dsa "
-    # And what a TLS client has no use for.
-    "no-ts no-cms no-ct no-async no-fips no-ml-dsa no-slh-dsa"
-).split()
+# Left out of OpenSSL, by reason. AWS speaks TLS 1.2 and 1.3 with AES-GCM, ChaCha20 and the NIST curves.
+OPENSSL_WITHOUT = {
+    "one static library, no files beside it, no configuration of the function's": (
+        "shared module dso engine legacy autoload-config tests apps docs ui-console"
+    ),
+    "old protocols": "ssl3 tls1 tls1_1 dtls quic srp psk comp",
+    "old or national ciphers": (
+        "idea cast seed camellia aria rc2 rc4 md4 mdc2 rmd160 whirlpool bf sm2 sm3 sm4 gost ocb dsa"
+    ),
+    "no use for a TLS client": "ts cms ct async fips ml-dsa slh-dsa",
+}
 
 # Answers that configure cannot find out by looking at the machine that builds.
 CONFIGURE_ANSWERS = {
@@ -67,9 +69,7 @@ def build(lock: Lock, target: Target) -> Path:
         return folder
     if target.arch != compiler.host_arch():
         raise BuildError(f"building for {target.arch} on a {compiler.host_arch()} machine is not supported yet")
-    say(
-        f"building the interpreter for {target.arch}; this takes minutes, once per change of layer/sources.lock or the recipe"
-    )
+    say(f"building CPython for {target.arch}: minutes, once for each change of layer/sources.lock or of the recipe")
     downloads = cache_folder() / "downloads"
     apt = Apt(find_mirrors())
     for source in lock.sources:
@@ -77,7 +77,8 @@ def build(lock: Lock, target: Target) -> Path:
     zig = compiler.fetch(lock.compiler)
     # Built in a folder of its own and renamed at the end: what is in the cache is whole.
     working = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(working, ignore_errors=True)
+    for left_over in folder.parent.glob("*.part"):  # of a build that was killed: ours is the only one under way
+        shutil.rmtree(left_over, ignore_errors=True)
     working.mkdir(parents=True)
     try:
         _Build(lock, target, zig, downloads, working).all(working / "result")
@@ -132,7 +133,8 @@ class _Build:
     def _openssl(self, tree: Path) -> None:
         # These places end up in the binary. /etc/pki/tls is where Amazon Linux keeps its certificates.
         places = ["--prefix=/opt/backstop", "--libdir=lib", "--openssldir=/etc/pki/tls"]
-        configure = ["perl", "Configure", self.target.openssl, *places, *OPENSSL_OPTIONS, "-O2", *SECTIONS.split()]
+        without = [f"no-{word}" for words in OPENSSL_WITHOUT.values() for word in words.split()]
+        configure = ["perl", "Configure", self.target.openssl, *places, *without, "-O2", *SECTIONS.split()]
         run(configure, tree, self.log, self.environment)
         run(["make", self.jobs, "build_libs"], tree, self.log, self.environment)
         run(["make", "install_dev", f"DESTDIR={self.working / 'openssl'}"], tree, self.log, self.environment)
@@ -165,25 +167,20 @@ class _Build:
         build_info.write_text('#define DATE "Jan 01 1980"\n#define TIME "00:00:00"\n' + build_info.read_text())
         run(configure, tree, self.log, environment)
         shutil.copy(LAYER / "Setup.local", tree / "Modules")
-        # The program of the same name is only used to make the frozen modules; ours is linked from the archive.
+        # All of CPython but its main(): ours is linked to it in programs.py.
         run(["make", self.jobs, "libpython3.13.a"], tree, self.log, environment)
 
     def _collect(self, trees: dict[str, Path], result: Path) -> None:
         python = trees["python3.13"]
         archives = result / "archives"
         archives.mkdir(parents=True)
-        for archive in [
-            *(self.deps / "lib").glob("*.a"),
-            python / "libpython3.13.a",
-            *(python / "Modules/_hacl").glob("*.a"),
-        ]:
-            shutil.copy(archive, archives)
+        for folder in (self.deps / "lib", python, python / "Modules/_hacl"):
+            for archive in folder.glob("*.a"):
+                shutil.copy(archive, archives)
         shutil.copytree(python / "Include", result / "include")
         shutil.copy(python / "pyconfig.h", result / "include")
-        unwanted = shutil.ignore_patterns(
-            "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "__pycache__"
-        )
-        shutil.copytree(python / "Lib", result / "lib", ignore=unwanted)
+        unwanted = ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "__pycache__")
+        shutil.copytree(python / "Lib", result / "lib", ignore=shutil.ignore_patterns(*unwanted))
         notices = result / "notices"
         notices.mkdir()
         for package, name in (("python3.13", "LICENSE"), ("openssl", "LICENSE.txt"), ("zlib", "debian/copyright")):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import lzma
 import os
-import tarfile
 from pathlib import Path
 
 from layer.recipe.debian import Apt
 from layer.recipe.lock import Source
 from layer.recipe.steps import BuildError, run, say
+
+# As dpkg-source calls it: exact context only, so a patch lands where it was meant to or nowhere.
+PATCH = ("patch", "-t", "-F", "0", "-N", "-p1", "-u", "-V", "never", "-E")
 
 
 def fetch(apt: Apt, source: Source, downloads: Path) -> list[Path]:
@@ -26,8 +27,8 @@ def unpack(source: Source, downloads: Path, folder: Path, log: Path) -> Path:
     packaging = downloads / source.package / source.file(r"\.debian\.tar\.\w+$").name
     tree = folder / source.package
     tree.mkdir(parents=True)
-    _extract(original, tree, strip=1)
-    _extract(packaging, tree, strip=0)
+    for archive, strip in ((original, 1), (packaging, 0)):
+        run(["tar", "--extract", "--no-same-owner", f"--strip-components={strip}", "--file", archive], tree, log)
     patches = tree / "debian" / "patches"
     series = patches / "series"
     names = []
@@ -37,30 +38,11 @@ def unpack(source: Source, downloads: Path, folder: Path, log: Path) -> Path:
             if name:
                 names.append(name.split()[0])
     for name in names:
-        # The options dpkg-source uses: exact context only, so a patch lands where it was meant to or nowhere.
-        command = ["patch", "-t", "-F", "0", "-N", "-p1", "-u", "-V", "never", "-E", "-i", patches / name]
         try:
-            run(command, tree, log, {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"})
+            run([*PATCH, "-i", patches / name], tree, log, {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"})
         except BuildError as error:
             raise BuildError(
                 f"{source.package} {source.version}: Debian's patch {name} does not apply\n{error}"
             ) from error
     say(f"{source.package} {source.version}: unpacked, {len(names)} patches applied")
     return tree
-
-
-def _extract(archive: Path, folder: Path, strip: int) -> None:
-    try:
-        with tarfile.open(archive) as opened:
-            members = []
-            for member in opened.getmembers():
-                parts = Path(member.name).parts[strip:]
-                if not parts:
-                    continue
-                member.name = str(Path(*parts))
-                if member.islnk():
-                    member.linkname = str(Path(*Path(member.linkname).parts[strip:]))
-                members.append(member)
-            opened.extractall(folder, members, filter="tar")
-    except (tarfile.TarError, lzma.LZMAError, OSError) as error:
-        raise BuildError(f"{archive.name} cannot be unpacked: {error}") from error

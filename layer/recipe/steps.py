@@ -44,7 +44,7 @@ def run(command: Sequence[str | Path], cwd: Path, log: Path, environment: Mappin
         output.flush()
         try:
             done = subprocess.run(
-                words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                words, check=False, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         except OSError as error:
             raise BuildError(f"{words[0]} could not be started: {error}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from layer.recipe.steps import BuildError, say
 
 # command -> Debian package. python3-pip is asked for only where no pip is found at all.
-BUILD_TOOLS = {"make": "make", "perl": "perl", "patch": "patch", "xz": "xz-utils"}
+BUILD_TOOLS = {"make": "make", "tar": "tar", "perl": "perl", "patch": "patch", "xz": "xz-utils"}
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -33,8 +33,12 @@ def install(packages: list[str], why: str) -> None:
     command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
     for attempt in ("with the lists as they are", "with new lists"):
         if attempt == "with new lists":
-            subprocess.run(["apt-get", "update", "-q"], env=environment, capture_output=True, stdin=subprocess.DEVNULL)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                ["apt-get", "update", "-q"], env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL
+            )
+        done = subprocess.run(
+            command, env=environment, capture_output=True, check=False, text=True, stdin=subprocess.DEVNULL
+        )
         if done.returncode == 0:
             return
     raise BuildError(f"apt-get could not install {' '.join(packages)}:\n{done.stderr.strip()}")
