@@ -39,8 +39,13 @@ class Lifeline:
                 if descriptor is not None:
                     _thread.start_new_thread(self._watch, (descriptor,))
                     self.watching = True
-            except (OSError, ValueError, RuntimeError) as error:
+                return
+            except ProcessLookupError:
+                pass  # it ended between its wrapper's ping and our look
+            except Exception as error:
                 say.warn_once("runtime watch", f"the runtime's process cannot be watched: {error}")
+                return
+        self._tell()
 
     def _open(self) -> int | None:
         with open(self._path, encoding="ascii") as file:
@@ -55,6 +60,13 @@ class Lifeline:
             poll.register(descriptor, select.POLLIN)
             poll.poll()
             os.close(descriptor)
+        except BaseException as error:
+            say.fault("runtime watch", error)
+            return
+        self._tell()
+
+    def _tell(self) -> None:
+        try:
             self._on_exit()
         except BaseException as error:
             say.fault("runtime watch", error)
