@@ -22,13 +22,12 @@ from extension import http1, net, proxy, say
 from extension.inflight import Invocation, Table
 from extension.outcome import CRASH, HANDLED_ERROR, INIT_ERROR, STREAM_ERROR
 from extension.proxy import Proxy
+from tests.extension.serving import WAIT_S, connect, read_exactly, read_to_end, serving, until
 from tests.extension.wire_servers import Server
 
 REPOSITORY = Path(__file__).parents[2]
 API = "/2018-06-01/runtime"
 ACCEPTED = b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"status":"OK"}\n'
-WAIT_S = 10.0
-ENDED: set[int] = set()
 RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
 
 
@@ -48,23 +47,6 @@ def event_answer(request_id: str, event: bytes = b'{"a":1.00}') -> bytes:
         f"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: {request_id}\r\n"
         f"Lambda-Runtime-Deadline-Ms: {int(time.time() * 1000) + 60_000}\r\nContent-Length: {len(event)}\r\n\r\n"
     ).encode() + event
-
-
-def read_exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        part = sock.recv(min(1 << 20, size - len(data)))
-        if not part:
-            break
-        data += part
-    return bytes(data)
-
-
-def read_to_end(sock: socket.socket) -> bytes:
-    data = bytearray()
-    while part := sock.recv(1 << 20):
-        data += part
-    return bytes(data)
 
 
 class Lambda(Server):
@@ -130,23 +112,16 @@ class Place:
         self.watched = True
         listener, self.port = net.listen("127.0.0.1", 0)
         self.proxy = Proxy(listener, ("127.0.0.1", upstream.port), self.table, self._ping, lambda: self.watched)
-        self._listener = listener
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self.listener = listener
 
     def _ping(self) -> None:
         self.pings += 1
 
-    def _serve(self) -> None:
-        with contextlib.suppress(SystemExit):
-            self.proxy.serve()
-
-    def start(self) -> None:
-        self._thread.start()
+    def serving(self) -> contextlib.AbstractContextManager[None]:
+        return serving(self.proxy.serve, self.listener, self.port)
 
     def connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        return connect(self.port)
 
     def ask(self, raw: bytes, size: int | None = None) -> bytes:
         """Send a request on a connection of its own and read `size` bytes, or to the end."""
@@ -159,32 +134,12 @@ class Place:
 
     def idle(self) -> bool:
         """Wait until no connection is open."""
-        until = time.monotonic() + WAIT_S
-        while self.proxy._open and time.monotonic() < until:
-            time.sleep(0.002)
-        return self.proxy._open == 0
-
-    def stop(self) -> None:
-        ENDED.add(self.port)
-        self.connect().close()
-        self._thread.join(WAIT_S)
-        self._listener.close()
+        until(lambda: self.proxy._open == 0)
+        return True
 
 
 @pytest.fixture(autouse=True)
-def _end_of_serving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy serves for ever; here a last connection ends it."""
-    accept = net.accept
-    ENDED.clear()
-
-    def accept_or_end(listener: net.Socket) -> net.Socket:
-        sock = accept(listener)
-        if listener.getsockname()[1] in ENDED:
-            sock.close()
-            raise SystemExit
-        return sock
-
-    monkeypatch.setattr(net, "accept", accept_or_end)
+def _fresh_voice() -> None:
     say.forget()
 
 
@@ -192,10 +147,9 @@ def _end_of_serving(monkeypatch: pytest.MonkeyPatch) -> None:
 def place() -> Iterator[Place]:
     with Lambda() as upstream:
         made = Place(upstream)
-        made.start()
-        yield made
-        assert made.idle(), "a connection is still open"
-        made.stop()
+        with made.serving():
+            yield made
+            assert made.idle(), "a connection is still open"
 
 
 # Unchanged, both ways, to the byte
@@ -450,14 +404,6 @@ def test_a_refusal_never_follows_an_answer(place: Place) -> None:
     assert answer == b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread of this process is about to do."""
-    limit = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.002)
-
-
 def comes(seen: list[bytes], expected: list[bytes]) -> None:
     """Wait for the test's Lambda to have noted as much as expected, and see that it is that."""
     until(lambda: len(seen) >= len(expected))
@@ -607,11 +553,10 @@ def test_a_post_is_never_sent_again(when: str, how: str, place: Place) -> None:
 def test_where_lambda_refuses_the_connection_the_client_is_cut_off() -> None:
     with Lambda() as upstream:
         place = Place(upstream)
-    place.start()
-    with contextlib.suppress(ConnectionResetError):
-        assert place.ask(next_request()) == b""
-    assert place.idle()
-    place.stop()
+    with place.serving():
+        with contextlib.suppress(ConnectionResetError):
+            assert place.ask(next_request()) == b""
+        assert place.idle()
 
 
 def test_over_the_bound_connections_are_closed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
