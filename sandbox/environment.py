@@ -230,7 +230,7 @@ class Environment:
         if not invocation.deadline:
             invocation.begin(self.function.timeout_s)
         if fault.payload is not None:
-            invocation.result.give_error(fault.error_type, fault.payload)
+            invocation.result.give_error(fault.own_type or fault.error_type, fault.payload)
         else:
             invocation.result.fail(fault.error_type, f"RequestId: {invocation.request_id} Error: {fault.message}")
         await self._reset(invocation, fault.status, fault.error_type, self._interrupted or "failure")

@@ -24,11 +24,12 @@ from sandbox.telemetry import Hub
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a life cannot go on. `message` in Lambda's words; `payload` is the runtime's own account, where it gave one."""
+    """Why a life cannot go on. `message` in Lambda's words; `payload` and `own_type` are the runtime's account, if it gave one."""
 
     error_type: str
     message: str
     payload: bytes | None = None
+    own_type: str | None = None
 
     @property
     def status(self) -> str:

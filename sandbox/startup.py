@@ -55,9 +55,8 @@ class Startup:
             self._emit_runtime_done(life, phase, "success", None)
             await life.until(lambda: life.registry.all_ready, until)
         except Failed as failed:
-            fault = _own_account(life, failed.fault)
-            status, error_type = fault.status, fault.error_type
-            raise InitFailed(fault) from None
+            status, error_type = failed.fault.status, failed.fault.error_type
+            raise InitFailed(_own_account(life, failed.fault)) from None
         except TimedOut:
             status = "timeout"
             if deadline is not None:
@@ -140,8 +139,8 @@ class Startup:
 
 
 def _own_account(life: Life, fault: Fault) -> Fault:
-    """The runtime's own account of a failed start, where it gave one, is what the caller gets."""
+    """The runtime's own account of a failed start, where it gave one, is what the caller gets. Telemetry tells of its end."""
     if life.init_error is None:
         return fault
     error_type, payload = life.init_error
-    return Fault(error_type, fault.message, payload)
+    return Fault(fault.error_type, fault.message, payload, error_type)

@@ -260,15 +260,21 @@ def test_out_of_memory_by_the_watcher(start: Callable[..., Sandbox]) -> None:
     assert sandbox.invoke(b'{"do":"grow"}').error_type == "Runtime.OutOfMemory"
 
 
-INIT_FAILURES: dict[str, tuple[dict[str, Any], str]] = {
-    "the code cannot be imported": ({"code": "raise RuntimeError('broken')"}, "Runtime.RuntimeError"),
-    "there is no handler": ({"handler": "index.nobody"}, "Runtime.AttributeError"),
+INIT_FAILURES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "the code cannot be imported": (
+        {"code": "raise RuntimeError('broken')"},
+        "Runtime.RuntimeError",
+        "Runtime.ExitError",
+    ),
+    "there is no handler": ({"handler": "index.nobody"}, "Runtime.AttributeError", "Runtime.ExitError"),
     "an extension ends": (
         {"extensions": ["one"], "environment": {"EXTENSION_BEHAVIOUR": "crash-in-init"}},
+        "Extension.Crash",
         "Extension.Crash",
     ),
     "an extension reports init/error": (
         {"extensions": ["one"], "environment": {"EXTENSION_BEHAVIOUR": "init-error"}},
+        "Extension.InitError",
         "Extension.InitError",
     ),
 }
@@ -276,10 +282,10 @@ INIT_FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", INIT_FAILURES)
 def test_a_failed_init_is_repeated_in_the_invocation(start: Callable[..., Sandbox], case: str) -> None:
-    options, error_type = INIT_FAILURES[case]
+    options, answered, error_type = INIT_FAILURES[case]
     sandbox = start(**options)
     answer = sandbox.invoke(b"{}")
-    assert answer.error_type == error_type
+    assert answer.error_type == answered
     sandbox.settle()
     reports = event(sandbox, "initReport")
     assert [(one["phase"], one["status"], one["errorType"]) for one in reports] == [
@@ -548,7 +554,7 @@ def test_provisioned_concurrency_initializes_ahead(start: Callable[..., Sandbox]
 def test_a_failed_init_ahead_is_raised(start: Callable[..., Sandbox]) -> None:
     with pytest.raises(InitFailed) as raised:
         start(code="raise RuntimeError('broken')", mode=Mode.PROVISIONED)
-    assert raised.value.fault.error_type == "Runtime.RuntimeError"
+    assert raised.value.fault.own_type == "Runtime.RuntimeError"
 
 
 def test_snap_start(start: Callable[..., Sandbox]) -> None:
