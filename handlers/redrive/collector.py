@@ -9,17 +9,16 @@ and the message is only acknowledged after the last, so a crash between two step
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from handlers.redrive import groups, items, keys
+from handlers.redrive.dates import iso
 from handlers.redrive.events import EventStore
 from handlers.redrive.groups import GroupStatus
+from handlers.redrive.linker import Linker
 from handlers.redrive.record import Captured, Exhausted, Message, parse
-from handlers.redrive.request import Relations, relations
 from handlers.redrive.settings import Settings
-from handlers.redrive.states import Status, Step, after, after_failed_replay
 from handlers.redrive.table import Change, Conflict, Insert, Table
 
 _AMEND_TRIES = 5
@@ -36,11 +35,6 @@ class Collected(StrEnum):
     NOTED = "noted"
 
 
-def iso(seconds: float) -> str:
-    """Return a time (seconds since 1970) as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class Collector:
     """Puts messages into the table. `clock` gives seconds since 1970."""
 
@@ -49,6 +43,7 @@ class Collector:
         self._events = events
         self._settings = settings
         self._clock = clock
+        self._linker = Linker(table)
         self._open_groups: dict[str, float] = {}
 
     def collect(self, message: Message) -> Collected:
@@ -61,7 +56,7 @@ class Collector:
             outcome = self._capture(parsed.captured)
         request_id = _request_id(parsed.captured, parsed.exhausted)
         if request_id:
-            self.relate(request_id)
+            self._linker.relate(request_id)
         return outcome
 
     def _expires_at(self) -> int:
@@ -191,60 +186,6 @@ class Collector:
         if len(self._open_groups) >= _GROUPS_KNOWN:
             self._open_groups.clear()
         self._open_groups[captured.fingerprint] = now + _GROUP_KNOWN_S
-
-    # --- what follows from all that is known of a request id -----------------------------------------------------------
-
-    def relate(self, request_id: str) -> Relations:
-        """Bring the failures of a request id in line with what is known of it. Called after each write under the
-        request id, so that
-        whichever of two writers comes last sees both."""
-        found = relations(self._table.query(keys.request(request_id)))
-        if found.root is not None:
-            for member in found.members:
-                self._link(member, found)
-            return found
-        for member in found.superseded:
-            self._set_status(member, Step.SUPERSEDE, supersededBy=found.leading)
-        if found.exhausted is not None:
-            for member in found.members:
-                self._table.change(
-                    Change(
-                        keys.failure(member),
-                        sets={"exhausted": found.exhausted},
-                        condition="attribute_exists(#id) AND attribute_not_exists(#exhausted)",
-                    )
-                )
-        return found
-
-    def _link(self, member: str, found: Relations) -> None:
-        if self._set_status(member, Step.LINK, rootId=found.root, redriveId=found.redrive):
-            self._fail_accepted(found)
-
-    def _fail_accepted(self, found: Relations) -> None:
-        """An asynchronous replay was resolved when it was accepted. Here is its failure."""
-        root = self._table.get(keys.failure(found.root or ""))
-        if root is None or root.get("acceptedBy") != found.redrive or root["status"] != Status.RESOLVED:
-            return
-        step = after_failed_replay(root["attempts"], root.get("quarantineAfter", 3))
-        self._set_status(root["failureId"], step, acceptedBy=None, lastOutcome=str(after(Status.RESOLVED, step)))
-
-    def _set_status(self, failure_id: str, step: Step, **sets: Any) -> bool:
-        """Take a step from any status it starts from, unless the failure has left it; True if it was taken."""
-        known = self._table.get(keys.failure(failure_id))
-        if known is None:
-            return False
-        try:
-            status = after(Status(known["status"]), step)
-        except ValueError:
-            return False
-        return self._table.change(
-            Change(
-                keys.failure(failure_id),
-                sets={"status": status, "statusPart": keys.status_part(status, keys.shard(failure_id)), **sets},
-                condition="#status = :from",
-                values={"from": known["status"]},
-            )
-        )
 
 
 def _request_id(captured: Captured | None, exhausted: Exhausted | None) -> str:

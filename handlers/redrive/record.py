@@ -14,12 +14,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from handlers.redrive import keys
+from handlers.redrive.dates import iso
 from handlers.redrive.raw_json import value_text
 
 UNKNOWN_FUNCTION = "unknown"
@@ -354,7 +355,7 @@ def _lambda_dlq(event: str, attributes: Mapping[str, str], message: Message, fun
         arn=function_arn,
         condition="RetriesExhausted",
         request_id=request_id,
-        timestamp=_iso(message.sent_ms),
+        timestamp=iso(message.sent_ms / 1000),
         event=_encode(event),
         error=Error(f"ErrorCode {attributes['ErrorCode']}", clean(attributes.get("ErrorMessage", ""))),
         source=None,
@@ -372,7 +373,7 @@ def _event_bridge_dlq(message: Message) -> Parsed:
         arn=target if is_function else None,
         condition="Undelivered",
         request_id="",
-        timestamp=_iso(message.sent_ms),
+        timestamp=iso(message.sent_ms / 1000),
         event=_encode(message.body),
         error=Error(message.attributes.get("ERROR_CODE", ""), clean(message.attributes.get("ERROR_MESSAGE", ""))),
         source="aws:events",
@@ -397,7 +398,7 @@ def _sns_dlq(note: _Notification, value: dict[str, Any], message: Message, funct
         arn=function_arn,
         condition="Undelivered",
         request_id="",
-        timestamp=_iso(message.sent_ms),
+        timestamp=iso(message.sent_ms / 1000),
         event=_encode(json.dumps(event, separators=(",", ":"))),
         error=Error(message.attributes.get("ErrorCode", ""), clean(message.attributes.get("ErrorMessage", ""))),
         source="aws:sns",
@@ -466,8 +467,4 @@ def normal_time(text: str) -> str:
         raise BadRecord("the timestamp is not an ISO 8601 time") from None
     if moment.tzinfo is None:
         raise BadRecord("the timestamp has no time zone")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(moment.timestamp())

@@ -1,9 +1,10 @@
 """The states of a captured failure, and which step leads from one to another. Pure.
 
     captured ──claim──▶ inflight ──▶ resolved
-        ▲                  │ ├─────▶ failed ──claim──▶ inflight …
-        │ release          │ ├─────▶ quarantined (after N failed replays)
-        └──────────────────┘ └─────▶ ambiguous (claimed, and whether it ran is not known)
+                           │ ├─────▶ failed ──claim──▶ inflight …
+                           │ ├─────▶ quarantined (after N failed replays)
+                           │ └─────▶ ambiguous (claimed, and whether it ran is not known)
+                           └───────▶ as it was before the claim (the target certainly did not run)
 
 `superseded`: a later attempt of the same request stands for it. `linked`: the failure of one of our own replays; its
 root stands for it.
@@ -31,7 +32,6 @@ class Step(StrEnum):
     """What can happen to a failure."""
 
     CLAIM = "claim"
-    RELEASE = "release"
     SUCCEED = "succeed"
     FAIL = "fail"
     GIVE_UP = "give up"
@@ -47,8 +47,6 @@ _RULES: dict[Step, dict[Status, Status]] = {
         Status.FAILED: Status.INFLIGHT,
         Status.AMBIGUOUS: Status.INFLIGHT,
     },
-    # The function certainly did not run (throttled, no connection): as if it had not been claimed.
-    Step.RELEASE: {Status.INFLIGHT: Status.CAPTURED},
     Step.SUCCEED: {Status.INFLIGHT: Status.RESOLVED},
     # An asynchronous replay counts as resolved when it is accepted; its failure comes by way of the sidecar.
     Step.FAIL: {Status.INFLIGHT: Status.FAILED, Status.RESOLVED: Status.FAILED},

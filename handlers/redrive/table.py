@@ -45,20 +45,20 @@ class Change:
         values: dict[str, Any] = {}
         clauses: dict[str, list[str]] = {"SET": [], "REMOVE": [], "ADD": []}
         for index, (name, value) in enumerate(self.sets.items()):
-            names[f"#s{index}"] = name
+            names[f"#SET_{index}"] = name
             if value is None:
-                clauses["REMOVE"].append(f"#s{index}")
+                clauses["REMOVE"].append(f"#SET_{index}")
             else:
-                clauses["SET"].append(f"#s{index} = :s{index}")
-                values[f":s{index}"] = to_value(value)
+                clauses["SET"].append(f"#SET_{index} = :SET_{index}")
+                values[f":SET_{index}"] = to_value(value)
         for index, (name, value) in enumerate(self.once.items()):
-            names[f"#o{index}"] = name
-            clauses["SET"].append(f"#o{index} = if_not_exists(#o{index}, :o{index})")
-            values[f":o{index}"] = to_value(value)
+            names[f"#ONCE_{index}"] = name
+            clauses["SET"].append(f"#ONCE_{index} = if_not_exists(#ONCE_{index}, :ONCE_{index})")
+            values[f":ONCE_{index}"] = to_value(value)
         for index, (name, value) in enumerate(self.adds.items()):
-            names[f"#a{index}"] = name
-            clauses["ADD"].append(f"#a{index} :a{index}")
-            values[f":a{index}"] = to_value(value)
+            names[f"#ADD_{index}"] = name
+            clauses["ADD"].append(f"#ADD_{index} :ADD_{index}")
+            values[f":ADD_{index}"] = to_value(value)
         arguments: dict[str, Any] = {
             "TableName": table,
             "Key": to_item(self.key),

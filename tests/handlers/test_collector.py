@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from handlers.redrive import groups, keys
 from handlers.redrive.collector import Collector
 from handlers.redrive.groups import GroupStatus, Tally
+from handlers.redrive.linker import Linker
 from handlers.redrive.record import function_name
 from handlers.redrive.table import Change, Insert
 from tests.handlers.conftest import BUCKET, NOW, World
@@ -183,7 +184,7 @@ def test_the_failure_of_a_replay_is_linked_to_its_root_in_either_order(world: Wo
     world.collect(sidecar_record("child", request_id="again"))
     if not replay_first:
         world.table.insert(note)
-        world.collector.relate("again")
+        Linker(world.table).relate("again")
     child = world.table.get(keys.failure(record_id("child")))
     assert child is not None
     assert (child["status"], child["rootId"], child["redriveId"]) == ("linked", record_id("root"), "redrive-1")

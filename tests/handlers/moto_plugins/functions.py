@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moto.awslambda.models import LambdaBackend
+from moto.core import responses
+from moto.utilities.aws_headers import gen_amzn_requestid_long
 
 
 @dataclass
@@ -85,7 +87,7 @@ def _invoke(
         headers.get("X-Amz-Client-Context"),
     )
     registry.invocations.append(invocation)
-    response_headers["x-amzn-RequestId"] = invocation.request_id
+    response_headers["x-amzn-requestid"] = invocation.request_id
     response_headers["X-Amz-Executed-Version"] = "$LATEST"
     try:
         answer = function(invocation)
@@ -96,5 +98,12 @@ def _invoke(
     return b"" if invocation.kind == "Event" else answer
 
 
+def _request_id(headers: dict[str, Any] | None = None) -> str:
+    """Lambda's answers keep the request id that the function saw; moto would give each answer one of its own."""
+    kept = (headers or {}).get("x-amzn-requestid")
+    return str(kept) if kept else gen_amzn_requestid_long(headers)
+
+
 def install() -> None:
+    vars(responses)["gen_amzn_requestid_long"] = _request_id
     LambdaBackend.invoke = _invoke  # type: ignore[method-assign]
