@@ -29,7 +29,7 @@ from tests.e2e.harness.sandbox import Function, Sandbox, SandboxFailed
 from tests.e2e.harness.sqs import Moto
 
 _TIMEOUT_S = 2
-_NOT_MEASURED = costs.Cost(None, None, None, "")
+_NOT_MEASURED = costs.Cost(None, None, None, "", 0)
 
 
 def main() -> int:

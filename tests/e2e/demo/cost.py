@@ -6,14 +6,14 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.harness.sandbox import Answer, Function, Sandbox
+from tests.e2e.harness.sandbox import Function, Sandbox
 
-INVOCATIONS = 200
 _WARM_UP = 20
+# bash takes tens of milliseconds for each.
+_ROUNDS_CLOCK, _ROUNDS_BASH = 200, 40
 # 1 KB, as the budget in DESIGN counts it.
 _EVENT = json.dumps({"echo": "x" * 1000}).encode()
 
@@ -21,12 +21,13 @@ _EVENT = json.dumps({"echo": "x" * 1000}).encode()
 @dataclass(frozen=True, slots=True)
 class Cost:
     """start_ms: spawn to the first /next, as its ready line tells. rss_mb: resident memory of its process after the
-    measured invocations. added_ms_p50: what it adds to an invocation; `how` says between which points."""
+    measured invocations. added_ms_p50: what it adds to an invocation; `how` says between which points, over `rounds`."""
 
     start_ms: float | None
     added_ms_p50: float | None
     rss_mb: float | None
     how: str
+    rounds: int
 
 
 def start_ms(output: str) -> float | None:
@@ -43,38 +44,35 @@ def measure(plain: Function, attached: Function, folder: Path, *, clock: bool, s
     folders = [folder / "plain", folder / "attached"]
     for one in folders:
         one.mkdir()
+    sample = _ways if clock else _whole
+    rounds = _ROUNDS_CLOCK if clock else _ROUNDS_BASH
     with Sandbox(plain, folders[0]) as without, Sandbox(attached, folders[1]) as with_it:
         for _ in range(_WARM_UP):
             without.invoke(_EVENT)
             with_it.invoke(_EVENT)
-        if clock:
-            added = _by_clock(without, with_it)
-            how = "from the caller's send to the function's receipt, plus from its answer's send to its acceptance"
-        else:
-            added = _median_ms(with_it, _whole) - _median_ms(without, _whole)
-            how = "whole invocation as the caller sees it; the emulator also waits for the sidecar there, AWS does not"
+        pairs = [(sample(without), sample(with_it)) for _ in range(rounds)]
         sidecar = with_it.sidecar()
         rss_mb = None if sidecar is None else round(sidecar.rss_kib / 1024, 1)
-    return Cost(started_ms, round(added, 3), rss_mb, how)
+    added = _medians([pair[1] for pair in pairs]) - _medians([pair[0] for pair in pairs])
+    how = _WAYS if clock else _WHOLE
+    return Cost(started_ms, round(added, 3), rss_mb, how, rounds)
 
 
-def _by_clock(without: Sandbox, with_it: Sandbox) -> float:
-    """Way in and way out apart, because the emulator, other than AWS, holds the answer until the sidecar asks for more."""
-    ways_in: dict[Sandbox, list[float]] = {without: [], with_it: []}
-    ways_out: dict[Sandbox, list[float]] = {without: [], with_it: []}
-    for _ in range(INVOCATIONS):
-        for sandbox in (without, with_it):
-            sent_ns = time.monotonic_ns()
-            told = json.loads(sandbox.invoke(_EVENT).body)
-            ways_in[sandbox].append((told["receivedNs"] - sent_ns) / 1e6)
-            ways_out[sandbox].append(told["lastAnswerMs"])
-    p50 = statistics.median
-    return p50(ways_in[with_it]) - p50(ways_in[without]) + p50(ways_out[with_it]) - p50(ways_out[without])
+_WAYS = "from the caller's send to the function's receipt, plus from its answer's send to its acceptance"
+_WHOLE = "whole invocation as the caller sees it; the emulator also waits for the sidecar there, AWS does not"
 
 
-def _whole(answer: Answer) -> float:
-    return answer.seconds * 1000
+def _ways(sandbox: Sandbox) -> list[float]:
+    """Way in and way out in ms, apart: the emulator, other than AWS, holds the answer until the sidecar asks for more."""
+    sent_ns = time.monotonic_ns()
+    told = json.loads(sandbox.invoke(_EVENT).body)
+    return [(told["receivedNs"] - sent_ns) / 1e6, told["lastAnswerMs"]]
 
 
-def _median_ms(sandbox: Sandbox, of: Callable[[Answer], float]) -> float:
-    return statistics.median(of(sandbox.invoke(_EVENT)) for _ in range(INVOCATIONS))
+def _whole(sandbox: Sandbox) -> list[float]:
+    return [sandbox.invoke(_EVENT).seconds * 1000]
+
+
+def _medians(samples: list[list[float]]) -> float:
+    """The sum of each part's median."""
+    return float(sum(statistics.median(part) for part in zip(*samples, strict=True)))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.e2e.demo.cost import INVOCATIONS, Cost
+from tests.e2e.demo.cost import Cost
 from tests.e2e.demo.story import Result
 
 _COLOURS = {"success": "green", "error": "yellow", "timeout": "magenta", "crash": "red"}
@@ -69,9 +69,9 @@ def show_cost(console: Console, cost: Cost, python: list[str] | None) -> None:
     table.add_row(
         "added time, p50",
         _figure(cost.added_ms_p50, "ms"),
-        f"{cost.how}; {INVOCATIONS} successes of 1 KB, with and without",
+        f"{cost.how}; {cost.rounds} successes of 1 KB, with and without",
     )
-    table.add_row("memory", _figure(cost.rss_mb, "MB"), f"resident, after {INVOCATIONS} invocations")
+    table.add_row("memory", _figure(cost.rss_mb, "MB"), f"resident, after {cost.rounds} and more invocations")
     console.print(table)
     if python is None:
         console.print(
