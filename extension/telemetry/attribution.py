@@ -6,7 +6,7 @@ Text lines carry no request id. On demand one invocation runs at a time, so they
 
 from __future__ import annotations
 
-from extension import fastjson, outcome
+from extension import fastjson, outcome, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,21 +33,28 @@ class Attribution:
                 self.counters["broken"] += 1
                 continue
             self.counters["records"] += 1
-            kind, record = entry.get("type"), entry.get("record")
-            if kind == "function":
-                self._function_line(record)
-            elif isinstance(kind, str) and kind.startswith("platform.") and isinstance(record, dict):
-                self._platform(kind, record)
+            try:
+                self._entry(entry.get("type"), entry.get("record"))
+            except Exception as error:  # the others may still say how an invocation ended
+                self.counters["broken"] += 1
+                say.fault("telemetry: record", error)
+
+    def _entry(self, kind: object, record: object) -> None:
+        if kind == "function":
+            self._function_line(record)
+        elif isinstance(kind, str) and kind.startswith("platform.") and isinstance(record, dict):
+            self._platform(kind, record)
 
     def _entries(self, batch: bytes) -> list[Any]:
         text = batch.decode("utf-8", "replace")
-        try:
-            parsed = fastjson.loads(text)
+        for read in (fastjson.loads, fastjson.loads_loose):  # loosely where a number is longer than Python reads
+            try:
+                parsed = read(text)
+            except ValueError:
+                continue
             return parsed if isinstance(parsed, list) else [parsed]
-        except ValueError:
-            pass
         entries = []
-        for line in text.splitlines():
+        for line in text.split("\n"):
             if line.strip():
                 try:
                     entries.append(fastjson.loads(line))
@@ -64,7 +71,7 @@ class Attribution:
             self._table.log(request_id, text)
         elif isinstance(record, dict):
             named = record.get("requestId") or record.get("AWSRequestId")
-            self._table.log(named if isinstance(named, str) else self._current, fastjson.dumps(record))
+            self._table.log(named if isinstance(named, str) else self._current, _as_text(record))
 
     def _platform(self, kind: str, record: dict[str, Any]) -> None:
         request_id = record.get("requestId")
@@ -72,8 +79,11 @@ class Attribution:
             dropped = record.get("droppedRecords")
             self.counters["logs_dropped"] += dropped if isinstance(dropped, int) else 1
         elif kind == "platform.initRuntimeDone":
-            if record.get("status") in ("error", "failure", "timeout") and record.get("phase") != "invoke":
-                self._table.init_error(None, record.get("errorType"))
+            if record.get("status") == "success":
+                self._table.runtime_started()
+            elif record.get("status") in ("error", "failure", "timeout") and record.get("phase") != "invoke":
+                error_type = record.get("errorType")
+                self._table.init_error(None, error_type if isinstance(error_type, str) else None)
         elif not isinstance(request_id, str):
             return
         elif kind == "platform.start":
@@ -99,6 +109,13 @@ class Attribution:
         elif status == "success":
             self._table.succeeded_unseen(request_id)
         self._on_logs_done()
+
+
+def _as_text(record: dict[str, Any]) -> str:
+    try:
+        return fastjson.dumps(record)
+    except ValueError:  # a number that became infinite when it was read
+        return repr(record)
 
 
 def _request_id_in(text: str) -> str | None:

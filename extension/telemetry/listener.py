@@ -61,11 +61,17 @@ class Listener:
                 if self._open >= _MAX_CONNECTIONS:
                     sock.close()
                     continue
-                self._open += 1
-                _thread.start_new_thread(self._serve_connection, (sock,))
-            except (OSError, RuntimeError) as error:
+            except OSError as error:
                 say.fault("telemetry: accept", error)
                 select.poll().poll(50)
+                continue
+            self._open += 1
+            try:
+                _thread.start_new_thread(self._serve_connection, (sock,))
+            except RuntimeError as error:
+                say.fault("telemetry: thread", error)
+                self._open -= 1
+                sock.close()
 
     def _serve_connection(self, sock: Socket) -> None:
         rest: bytes | None = b""
