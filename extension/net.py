@@ -88,9 +88,11 @@ def connect(host: str, port: int, deadline: float | None) -> Socket:
     for address in others:
         limit = left(deadline)
         try:
-            return _connect(address, time.monotonic() + (_LONGEST_LOOK_UP_S if limit is None else limit / 2))
+            sock = _connect(address, time.monotonic() + (_LONGEST_LOOK_UP_S if limit is None else limit / 2))
         except OSError:
             continue
+        sock.settimeout(limit)
+        return sock
     return _connect(last, deadline)
 
 

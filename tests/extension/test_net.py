@@ -239,6 +239,17 @@ def test_a_host_whose_first_addresses_take_no_connection_is_reached_at_its_last(
             sock.close()
 
 
+def test_a_connection_to_the_first_of_several_addresses_has_no_limit_of_its_own(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy waits on it for the next event, for hours."""
+    there = (socket.AF_INET, listener.getsockname())
+    monkeypatch.setattr(net, "resolve", lambda *_: [there, there])
+    sock = net.connect("upstream.example", 9001, None)
+    assert sock.gettimeout() is None
+    sock.close()
+
+
 def test_a_look_up_that_hangs_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     monkeypatch.setattr(_socket, "getaddrinfo", lambda *_: [answer.wait()][:0])
