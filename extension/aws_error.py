@@ -1,4 +1,4 @@
-"""What an error answer of an AWS JSON service says (Smithy, "AWS JSON 1.0 protocol", operation error serialization)."""
+"""What an error answer of AWS says, in JSON (Smithy, "AWS JSON 1.0 protocol") or in XML (S3, "REST Error Responses")."""
 
 from __future__ import annotations
 
@@ -39,12 +39,22 @@ def failure_of(answer: Answer) -> Failure | None:
     status = answer.head.status
     if 200 <= status < 300:
         return None
+    if answer.body.lstrip()[:1] == b"<":
+        text = answer.body.decode("utf-8", "replace")
+        code = _between(text, "<Code>", "</Code>")
+        return Failure(
+            status, plain_code(code) or f"HTTP {status}", _between(text, "<Message>", "</Message>")[:_MAX_MESSAGE]
+        )
     fields = read_object(answer.body)
     named = (fields.get("__type"), fields.get("code"), answer.head.text(b"x-amzn-errortype"))
     code = next((name for name in named if isinstance(name, str) and name), "")
     texts = (fields.get("message"), fields.get("Message"))
     message = next((text for text in texts if isinstance(text, str)), "")
     return Failure(status, plain_code(code) or f"HTTP {status}", message[:_MAX_MESSAGE])
+
+
+def _between(text: str, begin: str, end: str) -> str:
+    return text.partition(begin)[2].partition(end)[0]
 
 
 def plain_code(code: str) -> str:

@@ -16,7 +16,7 @@ from extension.outcome import TIMEOUT, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from extension.delivery import Delivery
+    from extension.delivery import Delivery, Sender
     from extension.inflight import Invocation
     from extension.settings import Settings
     from extension.spool import Spool
@@ -224,8 +224,18 @@ def open_clerk(settings: Settings, environ: dict[str, str]) -> Clerk:
     """Make the clerk and what it needs: the spool, the queue, the delivery."""
     from extension.delivery import Delivery
     from extension.spool import Spool
-    from extension.sqs import Queue
+
+    def open_queue() -> Sender:
+        from extension.sqs import Queue
+
+        queue = Queue(settings, environ)
+        if settings.bucket is None:
+            return queue
+        from extension.bucket import Bucket
+        from extension.claim_check import ClaimCheck
+
+        return ClaimCheck(queue, settings.bucket, lambda name: Bucket(name, settings, environ))
 
     spool = Spool(f"{settings.state_dir}/spool", settings.spool_bytes)
-    delivery = Delivery(spool, lambda: Queue(settings, environ))
+    delivery = Delivery(spool, open_queue)
     return Clerk(settings, spool, delivery, os.urandom(16).hex())

@@ -72,6 +72,7 @@ class Delivery:
         self._breaker = Breaker(_random)
         self._aside: dict[str, tuple[int, str]] = {}  # version, reason
         self._cut: dict[str, _Parcel] = {}
+        self._put_off: dict[str, str] = {}
         self._said: set[tuple[str, str]] = set()
         self.last_reason = ""
         self.counters = {
@@ -79,6 +80,7 @@ class Delivery:
             "accepted": 0,
             "retried": 0,
             "cut": 0,
+            "put_off": 0,
             "refused": 0,
             "denied": 0,
             "unreadable": 0,
@@ -117,7 +119,7 @@ class Delivery:
     def why(self, record_id: str) -> str:
         """Return why a record is still in the spool: what was said of it, else of the last that failed; else nothing."""
         aside = self._aside.get(record_id)
-        return aside[1] if aside is not None else self.last_reason
+        return aside[1] if aside is not None else self._put_off.get(record_id, self.last_reason)
 
     def _run(self) -> None:
         while True:
@@ -146,6 +148,7 @@ class Delivery:
 
     def _ship(self) -> None:
         plan = Plan(self._breaker, _random)
+        self._put_off.clear()
         while True:
             with self._lock:
                 self._wake = Flag()  # before the look at the spool, so that what is put after it wakes us again
@@ -177,7 +180,7 @@ class Delivery:
             if len(parcels) == _BATCH_ENTRIES:
                 break
             aside = self._aside.get(record_id)
-            if aside is not None and aside[0] == self._spool.version(record_id):
+            if record_id in self._put_off or (aside is not None and aside[0] == self._spool.version(record_id)):
                 continue
             parcel = self._read(record_id)
             if parcel is None:
@@ -239,6 +242,10 @@ class Delivery:
                 self._spool.remove(parcel.id, parcel.version)
             elif outcome.kind == sqs.TOO_LONG:
                 self._shrink(parcel, outcome)
+            elif outcome.kind == sqs.LATER:
+                self.counters["put_off"] += 1
+                self._put_off[parcel.id] = outcome.reason
+                self._say("a large event cannot be stored now; its record waits in the spool", outcome.reason)
             elif outcome.kind == sqs.REFUSED:
                 self.counters["refused"] += 1
                 self._set_aside(parcel.id, parcel.version, outcome.reason)
@@ -248,7 +255,7 @@ class Delivery:
         if sqs.DENIED in reasons:
             self.last_reason = reasons[sqs.DENIED]
             return CLOSED_TO_US, reasons[sqs.DENIED]
-        taken = sqs.ACCEPTED in reasons or sqs.REFUSED in reasons
+        taken = sqs.ACCEPTED in reasons or sqs.REFUSED in reasons or sqs.LATER in reasons
         if sqs.RETRY in reasons:
             self.last_reason = reasons[sqs.RETRY]
             return PARTLY if taken else FAILED, reasons[sqs.RETRY]

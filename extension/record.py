@@ -35,13 +35,21 @@ _NAMESPACE = bytes.fromhex("3c0b5b1e0f5c5d0e9c8f6f1d2a4b7e60")
 class Record:
     """One failure record as it goes to the queue.
 
-    `marks` are places in `body`: where the event begins and ends, and where the `backstop` object begins.
+    `marks` are places in `body`: where the event begins and ends, and where the `backstop` object begins. `large_event` is
+    there where the event goes to the bucket: then `body` names its place, as `payloadRef`.
     """
 
-    __slots__ = ("body", "condition", "fingerprint", "function", "id", "marks")
+    __slots__ = ("body", "condition", "fingerprint", "function", "id", "large_event", "marks")
 
     def __init__(
-        self, record_id: str, function: str, condition: str, fingerprint: str, body: bytes, marks: tuple[int, int, int]
+        self,
+        record_id: str,
+        function: str,
+        condition: str,
+        fingerprint: str,
+        body: bytes,
+        marks: tuple[int, int, int],
+        large_event: bytes | None = None,
     ) -> None:
         self.id = record_id
         self.function = function
@@ -49,21 +57,29 @@ class Record:
         self.fingerprint = fingerprint
         self.body = body
         self.marks = marks
+        self.large_event = large_event
 
     def encode(self) -> bytes:
-        """Return the form in the spool: a header line, then the body."""
+        """Return the form in the spool: a header line, the body, and the large event if there is one."""
         header = [self.id, self.function, self.condition, self.fingerprint, *self.marks]
-        return fastjson.dumps(header, ascii_only=True).encode() + b"\n" + self.body
+        if self.large_event is None:
+            return fastjson.dumps(header, ascii_only=True).encode() + b"\n" + self.body
+        header.append(len(self.body))
+        return fastjson.dumps(header, ascii_only=True).encode() + b"\n" + self.body + self.large_event
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
         """Undo `encode`. Raises ValueError."""
         line, newline, body = data.partition(b"\n")
         header = fastjson.loads(line.decode())
-        if not newline or not isinstance(header, list) or [type(entry) for entry in header] != [str] * 4 + [int] * 3:
+        kinds = [type(entry) for entry in header] if newline and isinstance(header, list) else []
+        if kinds[:7] != [str] * 4 + [int] * 3 or kinds[7:] not in ([], [int]):
             raise ValueError("not a spooled record")
-        record_id, function, condition, mark, *marks = header
-        return cls(record_id, function, condition, mark, body, (marks[0], marks[1], marks[2]))
+        record_id, function, condition, mark, *marks = header[:7]
+        large_event = None
+        if len(header) == 8:
+            body, large_event = body[: header[7]], body[header[7] :]
+        return cls(record_id, function, condition, mark, body, (marks[0], marks[1], marks[2]), large_event)
 
 
 def record_id(function_arn: str, request_id: str, attempt: str, part: str = "") -> str:
@@ -117,7 +133,7 @@ def build(
     """Make the record of a failed invocation, or of a failed initialization (`environment_nonce` makes its id).
 
     The outcome and the event are given apart: both can change hands while this runs. `part` is a piece of the event, a batch.
-    The record fits QUEUE_LIMIT: an event that does not is cut and marked.
+    The record fits QUEUE_LIMIT: an event that does not goes to the bucket, or is cut and marked where there is none.
     """
     event = stored_event(invocation, event_kept, settings, part)
     notes = event.notes
@@ -179,31 +195,90 @@ def build(
         + _response_payload(ended, summary)
         + b',"backstop":'
     )
-    return _assemble(
-        Record(identifier, settings.function_name, ended.condition, mark, b"", (0, 0, 0)),
-        (prefix, event.text, suffix),
-        details,
-        QUEUE_LIMIT,
-    )
+    base = Record(identifier, settings.function_name, ended.condition, mark, b"", (0, 0, 0))
+    if settings.bucket is not None:
+        whole = _join(base, (prefix, event.text, suffix), details)
+        return whole if fits(whole, QUEUE_LIMIT) else check_in(whole, settings.bucket, invocation.received_ms)
+    return _assemble(base, (prefix, event.text, suffix), details, QUEUE_LIMIT)
+
+
+def fits(record: Record, limit: int) -> bool:
+    """Tell whether a record and its attributes fit a message of `limit` bytes."""
+    return len(record.body) + _ATTRIBUTE_ROOM <= limit
+
+
+def check_in(record: Record, bucket: str, received_ms: float | None = None) -> Record:
+    """Return the record with its event taken out, to be put in the bucket; `payloadRef` says where.
+
+    A record without an event, or whose event is out already, is returned as it is.
+    """
+    prefix, event, suffix, details = _pieces(record)
+    if record.large_event is not None or "payloadAbsent" in details:
+        return record
+    raw = payload.from_base64(event) if details.pop("payloadEncoding", None) == "base64" else event
+    day = iso_time(time.time() * 1000 if received_ms is None else received_ms)[:10].replace("-", "/")
+    details["payloadRef"] = {
+        "bucket": bucket,
+        "key": f"failures/{record.function}/{day}/{record.id}.json.gz",
+        "bytes": len(raw),
+        "sha256": payload.sha256_hex(raw),
+        "truncated": details.pop("payloadTruncated", False),
+    }
+    out = _join(record, (prefix, b"null", suffix), details)
+    out.large_event = raw
+    return out
+
+
+def take_back(record: Record, limit: int) -> Record | None:
+    """Undo `check_in`, for a bucket that is closed to us: the event goes into the message after all, cut to fit and marked."""
+    if record.large_event is None:
+        return record
+    prefix, _, suffix, details = _pieces(record)
+    if details["payloadRef"]["truncated"]:
+        details["payloadTruncated"] = True
+    details.update(payloadRef=None, payloadEncoding="base64")
+    back = _join(record, (prefix, payload.to_base64(record.large_event), suffix), details)
+    back.large_event = None
+    return shrink(back, limit)
+
+
+def place(record: Record) -> tuple[str, str]:
+    """Return bucket and key of a record's large event."""
+    reference = _pieces(record)[3]["payloadRef"]
+    return reference["bucket"], reference["key"]
 
 
 def shrink(record: Record, limit: int) -> Record | None:
     """Return the record cut to fit a queue that takes only `limit` bytes a message, or None if even the rest is too large."""
-    start, end, details_at = record.marks
-    prefix, event, suffix = record.body[:start], record.body[start:end], record.body[end:details_at]
-    details = fastjson.loads(record.body[details_at:-1].decode())
+    prefix, event, suffix, details = _pieces(record)
     shrunk = _assemble(record, (prefix, event, suffix), details, limit)
-    if len(shrunk.body) + _ATTRIBUTE_ROOM <= limit:
+    if fits(shrunk, limit):
         return shrunk
     for key in ("logs", "tags"):
         details[key] = type(details[key])()
         details["logsIncomplete"] = True
     details["error"]["stack"] = []
     shrunk = _assemble(record, (prefix, event, suffix), details, limit)
-    return shrunk if len(shrunk.body) + _ATTRIBUTE_ROOM <= limit else None
+    return shrunk if fits(shrunk, limit) else None
+
+
+def _pieces(record: Record) -> tuple[bytes, bytes, bytes, dict[str, Any]]:
+    """Take a record apart: what stands before its event, the event, what stands before the details, the details."""
+    start, end, details_at = record.marks
+    body = record.body
+    return body[:start], body[start:end], body[end:details_at], fastjson.loads(body[details_at:-1].decode())
+
+
+def _join(base: Record, pieces: tuple[bytes, bytes, bytes], details: dict[str, Any]) -> Record:
+    prefix, event, suffix = pieces
+    event_end = len(prefix) + len(event)
+    marks = (len(prefix), event_end, event_end + len(suffix))
+    body = b"".join((prefix, event, suffix, fastjson.dumps(details, ascii_only=True).encode(), b"}"))
+    return Record(base.id, base.function, base.condition, base.fingerprint, body, marks, base.large_event)
 
 
 def _assemble(base: Record, pieces: tuple[bytes, bytes, bytes], details: dict[str, Any], limit: int) -> Record:
+    """Join the pieces, with the event cut to fit `limit` if need be."""
     prefix, event, suffix = pieces
     tail = suffix + fastjson.dumps(details, ascii_only=True).encode() + b"}"
     room = limit - _ATTRIBUTE_ROOM - len(prefix) - len(tail)
@@ -213,9 +288,7 @@ def _assemble(base: Record, pieces: tuple[bytes, bytes, bytes], details: dict[st
         tail = suffix + fastjson.dumps(details, ascii_only=True).encode() + b"}"
         room = limit - _ATTRIBUTE_ROOM - len(prefix) - len(tail) - 2
         event = payload.to_base64(raw[: max(0, room // 4 * 3)])
-    event_end = len(prefix) + len(event)
-    marks = (len(prefix), event_end, event_end + len(suffix))
-    return Record(base.id, base.function, base.condition, base.fingerprint, prefix + event + tail, marks)
+    return _join(base, (prefix, event, suffix), details)
 
 
 def _arn(invocation: Invocation, settings: Settings) -> str:

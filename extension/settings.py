@@ -110,6 +110,12 @@ def _queue_url(text: str) -> str | None:
     return url
 
 
+def _bucket(text: str) -> str | None:
+    if text and (not 3 <= len(text) <= 63 or not _BUCKET_CHARACTERS.issuperset(text) or not text[0].isalnum()):
+        raise ValueError("use the bucket's name: 3 to 63 of a-z, 0-9, dots and hyphens, not its ARN or URL")
+    return text or None
+
+
 def _folder(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError("use an absolute path")
@@ -120,6 +126,7 @@ def _address(text: str) -> tuple[str, int] | None:
     return net.split_address(text) if text else None
 
 
+_BUCKET_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
 _PORT = _whole(0, 65_535)
 
 SPECS: tuple[Spec, ...] = (
@@ -130,6 +137,20 @@ SPECS: tuple[Spec, ...] = (
         _queue_url,
         "",
         "The SQS queue that takes the failure records. Without it they end as last-resort lines.",
+    ),
+    Spec(
+        "BUCKET",
+        "name",
+        _bucket,
+        "",
+        "The S3 bucket for events that are too large for the queue (1 MiB with everything). Without it they are cut and marked.",
+    ),
+    Spec(
+        "BUCKET_KMS_KEY_ID",
+        "key id or ARN",
+        _text,
+        "",
+        "The KMS key for those objects, if it is not the bucket's own default.",
     ),
     Spec(
         "CAPTURE",
@@ -254,10 +275,13 @@ class Settings:
     """The settings, and what the sidecar needs to know of its environment. `problems` lists what could not be read."""
 
     __slots__ = (
+        "bucket",
+        "bucket_kms_key_id",
         "capture",
         "capture_http_5xx",
         "capture_partial_batch",
         "disable",
+        "endpoint_url_s3",
         "endpoint_url_sqs",
         "function_name",
         "function_version",
@@ -269,6 +293,7 @@ class Settings:
         "max_records_per_minute",
         "memory_bytes",
         "next_wrapper",
+        "own_region",
         "problems",
         "proxy_port",
         "proxy_upstream",
@@ -286,6 +311,8 @@ class Settings:
 
     disable: bool
     queue_url: str | None
+    bucket: str | None
+    bucket_kms_key_id: str | None
     capture: str
     log_tail_lines: int
     log_wait_ms: int
@@ -320,14 +347,19 @@ class Settings:
             if name.startswith(PREFIX) and name[len(PREFIX) :] not in known and name not in (LAUNCHED, IDENTIFIER)
         )
         self.runtime_api = _read_or(self.problems, "AWS_LAMBDA_RUNTIME_API", _address, environ, None)
-        endpoint = environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL") or ""
-        self.endpoint_url_sqs = _read_or(
-            self.problems, "AWS_ENDPOINT_URL_SQS", _url, {"AWS_ENDPOINT_URL_SQS": endpoint}, None
-        )
-        self.region = region_of_queue(self.queue_url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+        self.endpoint_url_sqs = self._endpoint("SQS", environ)
+        self.endpoint_url_s3 = self._endpoint("S3", environ)
+        self.own_region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+        self.region = region_of_queue(self.queue_url) or self.own_region
         self.function_name = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
         self.function_version = environ.get("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
         self.managed_instances = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "lambda-managed-instances"
+
+    def _endpoint(self, service: str, environ: Mapping[str, str]) -> str | None:
+        variable = f"AWS_ENDPOINT_URL_{service}"
+        url = environ.get(variable) or environ.get("AWS_ENDPOINT_URL") or ""
+        endpoint: str | None = _read_or(self.problems, variable, _url, {variable: url}, None)
+        return endpoint
 
     def _set(self, attribute: str, spec: Spec, variable: str, environ: Mapping[str, str]) -> None:
         setattr(self, attribute, _read_or(self.problems, variable, spec.read, environ, spec.read(spec.default)))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from extension.record import Record
 
 ACCEPTED, RETRY, REFUSED, TOO_LONG, DENIED = "accepted", "retry", "refused", "too long", "denied"
+LATER = "later"
 
 MESSAGE_LIMIT = 1_048_576
 BATCH_ENTRIES = 10
@@ -43,7 +44,8 @@ class Outcome:
     """What became of one record.
 
     `kind` is ACCEPTED; RETRY (try later); REFUSED (SQS will never take this record); TOO_LONG (it may take one whose
-    message has at most `limit` bytes); DENIED (the queue as a whole is closed to us: permission, name, key).
+    message has at most `limit` bytes); DENIED (the queue as a whole is closed to us: permission, name, key); LATER (its event
+    cannot be stored now: not in this ship, and no other record is concerned).
     """
 
     __slots__ = ("kind", "limit", "reason")

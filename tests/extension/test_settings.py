@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "CAPTURE": "payload",
     "LOG_TAIL_LINES": 20,
     "LOG_WAIT_MS": 100,
+    "BUCKET": None,
+    "BUCKET_KMS_KEY_ID": None,
     "REDACT": (),
     "CAPTURE_PARTIAL_BATCH": False,
     "CAPTURE_HTTP_5XX": False,
@@ -55,6 +57,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("LOG_TAIL_LINES", "1000", 1_000),
     ("LOG_WAIT_MS", "0", 0),
     ("LOG_WAIT_MS", "2000", 2_000),
+    ("BUCKET", "failures.example-1", "failures.example-1"),
+    ("BUCKET_KMS_KEY_ID", "alias/failures", "alias/failures"),
     ("REDACT", "$.card, password ,", (parse_rule("$.card"), parse_rule("password"))),
     ("CAPTURE_PARTIAL_BATCH", "1", True),
     ("CAPTURE_HTTP_5XX", "on", True),
@@ -103,6 +107,10 @@ BAD: list[tuple[str, str]] = [
     ("CAPTURE", "all"),
     ("LOG_TAIL_LINES", "1001"),
     ("LOG_WAIT_MS", "2001"),
+    ("BUCKET", "arn:aws:s3:::failures"),
+    ("BUCKET", "Failures"),
+    ("BUCKET", "ab"),
+    ("BUCKET", "-abc"),
     ("REDACT", "$.a["),
     ("REDACT", "$"),
     ("CAPTURE_PARTIAL_BATCH", "SQS"),
@@ -150,7 +158,10 @@ def test_every_setting_is_in_these_tables() -> None:
     names = {spec.name for spec in SPECS}
     assert names == set(DEFAULTS)
     assert names == {name for name, _, _ in GOOD}
-    assert names == {name for name, _ in BAD} | {"NEXT_WRAPPER"}  # any text is a path, the wrapper falls back
+    assert names == {name for name, _ in BAD} | {
+        "NEXT_WRAPPER",
+        "BUCKET_KMS_KEY_ID",
+    }  # any text is a path (the wrapper falls back); any text names a key (KMS judges)
 
 
 def test_every_setting_says_what_it_takes_and_means() -> None:
@@ -292,6 +303,7 @@ NAMES = [PREFIX + spec.name for spec in SPECS] + [
     "AWS_LAMBDA_RUNTIME_API",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_SQS",
+    "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
     "AWS_LAMBDA_INITIALIZATION_TYPE",
 ]
