@@ -153,9 +153,10 @@ def runtime_done(
         "requestId": request_id,
         "status": status,
         "metrics": metrics,
-        "spans": spans,
         "tracing": trace.record(),
     }
+    if spans:
+        record["spans"] = spans
     return _with_error(record, error_type)
 
 
@@ -171,7 +172,8 @@ def report(
         "requestId": request_id,
         "status": status,
         "metrics": metrics,
-        "spans": spans,
         "tracing": trace.record(),
     }
+    if spans:
+        record["spans"] = spans
     return _with_error(record, error_type)

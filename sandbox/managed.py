@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sandbox import events, reports
 from sandbox.config import Function
 from sandbox.invocation import Invocation
@@ -21,13 +23,13 @@ async def serve(life: Life, function: Function, invocation: Invocation) -> None:
             status, error_type = "error", invocation.result.error_type
     except Failed as failed:
         status, error_type = failed.fault.status, failed.fault.error_type
-        invocation.result.fail(error_type, f"RequestId: {invocation.request_id} Error: {failed.fault.message}")
+        # As the source has it: the type alone.
+        invocation.result.give_error(error_type, json.dumps({"errorType": error_type}).encode())
     except TimedOut:
         # The code goes on running; its late answer is refused.
         status, error_type = "timeout", "Sandbox.Timedout"
         life.timed_out.add(invocation.request_id)
-        message = f"Task timed out after {function.timeout_s:.2f} seconds"
-        invocation.result.fail(error_type, f"RequestId: {invocation.request_id} Error: {message}")
+        invocation.result.fail(error_type, f"Task timed out after {function.timeout_s:.2f} seconds")
     finally:
         invocation.closed = True
         life.running.pop(invocation.request_id, None)
