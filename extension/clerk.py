@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _BACKGROUND_SHIP_S = 10.0
 _MINUTE_S = 60.0
+_AT_LEAST_S = 0.1  # for the spool, at SHUTDOWN, even where Lambda's deadline is over
+_PRINT_S = 0.3
 
 
 class Clerk:
@@ -40,6 +42,7 @@ class Clerk:
         self._idle = Flag()
         self._idle.set()
         self._started = False
+        self._closing = False
         self._minute_began = time.monotonic()
         self._in_minute = 0
         self._suppressed = 0
@@ -49,6 +52,7 @@ class Clerk:
     def report(self, invocation: Invocation) -> None:
         """Take a failure, or a stronger signal about one. Returns at once; never raises."""
         if not invocation.spooled.is_set and self._is_over_the_rate():
+            invocation.settled = True
             invocation.spooled.set()
             invocation.filed.set()
             return
@@ -119,28 +123,40 @@ class Clerk:
 
     def close(self, until: float) -> None:
         """SHUTDOWN: send what is left until `until` (monotonic seconds), then print what could not be sent."""
-        self.wait_idle(min(self._settings.log_wait_ms / 1000 + 0.1, until - time.monotonic()))
+        left_s = until - time.monotonic()
+        if not self.wait_idle(min(self._settings.log_wait_ms / 1000 + 0.1, left_s / 2)):
+            with self._lock:
+                self._closing = True  # whatever log lines may still come: without them it can at least be sent
+                self._wake.set()
+            self.wait_idle(max(_AT_LEAST_S, until - time.monotonic()))
         if self._settings.queue_url is not None and self._spool.pending():
             self.delivery.kick(until, last_chance=True)
             self.delivery.wait_idle(until - time.monotonic())
         if self._settings.last_resort != "off":
-            self._print_undelivered()
+            self._print_undelivered(time.monotonic() + _PRINT_S)
 
-    def _print_undelivered(self) -> None:
-        for record_id in self._spool.pending():
+    def _print_undelivered(self, until: float) -> None:
+        pending = self._spool.pending()
+        for number, record_id in enumerate(pending):
+            if time.monotonic() > until:
+                say.warn_once("last resort", f"{len(pending) - number} more records wait in the spool")
+                return
             data = self._spool.read(record_id)
             if data is None:
                 continue
             try:
                 made = records.Record.decode(data)
-                say.write_line(last_resort.line(made, self._settings.last_resort, self._why()))
-            except (ValueError, KeyError, TypeError) as error:
+                say.write_line(last_resort.line(made, self._settings.last_resort, self._why(record_id)))
+            except Exception as error:
                 self._fault("last resort", error)
+                continue
+            if self._settings.queue_url is None:
+                self._spool.remove(record_id)  # the line was its destination: a later life would print it again
 
-    def _why(self) -> str:
+    def _why(self, record_id: str) -> str:
         if self._settings.queue_url is None:
             return "BACKSTOP_QUEUE_URL is not set"
-        return self.delivery.last_reason or "no time was left to send it"
+        return self.delivery.why(record_id) or "no time was left to send it"
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -177,13 +193,14 @@ class Clerk:
             else:
                 self._ship(invocation)
         now = time.monotonic()
-        ready = [one for one in self._waiting if one[0] <= now or one[1].logs_done.is_set]
+        ready = [one for one in self._waiting if self._closing or one[0] <= now or one[1].logs_done.is_set]
         self._waiting = [one for one in self._waiting if one not in ready]
         for _, invocation in ready:
             try:
                 self._file(invocation)  # once more, now with the log lines
             except BaseException as error:
                 self._fault("clerk: record", error)
+                self._spool.commit(records.identify(invocation, self._settings, self._nonce))
             self._ship(invocation)
         with self._lock:
             if not self._inbox and not self._waiting:
