@@ -17,7 +17,10 @@ from moto.stepfunctions.parser.asl.jsonata import validations
 def evaluate(expression: str) -> Any:
     """Return the value of an expression as plain JSON. Raises moto's JSONataException."""
     try:
-        value = jsonata.Jsonata(expression).evaluate(None)
+        compiled = jsonata.Jsonata(expression)
+        # Step Functions' own additions (Developer Guide, "Transforming data with JSONata"), as far as our definitions use them.
+        compiled.register_lambda("parse", json.loads)
+        value = compiled.evaluate(None)
         return json.loads(json.dumps(value, default=_plain))
     except Exception as error:
         raise moto_jsonata.JSONataException("States.QueryEvaluationError", str(error)) from error
