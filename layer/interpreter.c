@@ -268,6 +268,15 @@ static PyStatus start_python(const char *root, int argc, char **argv) {
     return status;
 }
 
+static void flush(const char *name) {
+    PyObject *stream = PySys_GetObject(name); /* borrowed */
+    PyObject *result = stream != NULL ? PyObject_CallMethod(stream, "flush", NULL) : NULL;
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(result);
+}
+
 /* Runs the sidecar to its end. Returns only if it failed, with the reason. */
 static const char *run_sidecar(void) {
     /* Not `-m extension` and not `-c`: what those import for their own sake costs more than this. */
@@ -283,11 +292,15 @@ static const char *run_sidecar(void) {
     PyGC_Enable();
     result = PyObject_CallNoArgs(main_function);
     if (result == NULL) {
-        PyErr_Print(); /* ends the process if it was SystemExit */
+        if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+            return "the sidecar asked to exit"; /* PyErr_Print would do as it asks */
+        }
+        PyErr_Print();
         return "the sidecar ended with an exception";
     }
     /* SHUTDOWN has been seen. Threads may still run, and there is nobody to tidy up for. */
-    fflush(NULL);
+    flush("stdout");
+    flush("stderr");
     _exit(0);
 }
 

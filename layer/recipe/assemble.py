@@ -171,7 +171,7 @@ def _check_imports(stage: Path, names: list[str], host_programs: Path, runs_here
 def _write_zip(stage: Path, target: Path) -> None:
     """The same bytes for the same files: sorted, without times."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for file in sorted(stage.rglob("*")):
+        for file in sorted(stage.rglob("*"), key=str):
             if not file.is_file():
                 continue
             info = zipfile.ZipInfo(str(file.relative_to(stage)), (1980, 1, 1, 0, 0, 0))

@@ -240,16 +240,16 @@ class Apt:
         found = {(source.version, source.archive): source for source in parse_showsrc(text, package)}
         if not found:
             raise BuildError(f"Debian {RELEASE} has no source package {package}")
-        return sorted(found.values(), key=lambda source: _Version(source.version), reverse=True)
+        return sorted(found.values(), key=lambda source: Version(source.version), reverse=True)
 
 
-class _Version:
+class Version:
     """Debian's order of versions, as dpkg has it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def __lt__(self, other: _Version) -> bool:
+    def __lt__(self, other: Version) -> bool:
         return subprocess.run(["dpkg", "--compare-versions", self.text, "lt", other.text], check=False).returncode == 0
 
 

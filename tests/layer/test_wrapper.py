@@ -154,7 +154,7 @@ def test_the_pid_of_an_earlier_life_is_replaced_and_a_link_is_not_followed(
 
 
 def test_the_sidecar_can_read_the_pid_whatever_the_umask(layer: Path, state: Path) -> None:
-    command = [layer / "backstop-wrapper", "/bin/true"]
+    command: list[str | bytes | Path] = [layer / "backstop-wrapper", "/bin/true"]
     subprocess.run(command, env=environment(state), umask=0o777, check=True, timeout=30)
     assert stat.S_IMODE((state / "runtime.pid").stat().st_mode) == 0o644
 
@@ -253,7 +253,7 @@ def test_bytes_that_are_no_utf_8_pass_in_arguments_and_environment(layer: Path, 
     odd = b"\xff\xfe=\x01"
     env = {os.fsencode(name): os.fsencode(value) for name, value in environment(state).items()}
     script = 'printf "%s|%s" "$1" "$ODD"'
-    command = [layer / "backstop-wrapper", "/bin/sh", "-c", script, "sh", odd]
+    command: list[str | bytes | Path] = [layer / "backstop-wrapper", "/bin/sh", "-c", script, "sh", odd]
     done = subprocess.run(command, env={**env, b"ODD": odd}, capture_output=True, check=True, timeout=30)
     assert done.stdout == odd + b"|" + odd
 
