@@ -161,8 +161,10 @@ def write_tools(zig: Path, target: Target, folder: Path, environment: dict[str, 
     By name, not by path: OpenSSL writes the compiler's command line into its library, and builds should be the same bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # zig's C front end turns undefined-behaviour traps on by default; CPython and OpenSSL are not written for that.
-    commands = {"cc": f"cc -target {target.gnu} -fno-sanitize=undefined -Wno-date-time", "ar": "ar", "ranlib": "ranlib"}
+    # zig's C front end turns undefined-behaviour traps on by default; CPython and OpenSSL are not written for that. And it
+    # writes debug information by default, with the build's own paths in it.
+    compile_c = f"cc -target {target.gnu} -g0 -fno-sanitize=undefined -Wno-date-time"
+    commands = {"cc": compile_c, "ar": "ar", "ranlib": "ranlib"}
     for name, words in commands.items():
         script = folder / f"zig-{name}"
         script.write_text(f"#!/bin/sh\nexec '{zig}' {words} \"$@\"\n")

@@ -183,5 +183,6 @@ class _Build:
         shutil.copytree(python / "Lib", result / "lib", ignore=shutil.ignore_patterns(*unwanted))
         notices = result / "notices"
         notices.mkdir()
-        for package, name in (("python3.13", "LICENSE"), ("openssl", "LICENSE.txt"), ("zlib", "debian/copyright")):
+        for package, name in (("python3.13", "LICENSE"), ("openssl", "LICENSE.txt"), ("zlib", "LICENSE")):
             shutil.copy(trees[package] / name, notices / f"{package}.txt")
+        shutil.copy(python / "Doc/license.rst", notices / "python3.13-incorporated.txt")
