@@ -49,13 +49,11 @@ def exchange(address: tuple[str, int], request: bytes, method: bytes, limit_s: f
         net.send_all(sock, request, deadline)
         buffer = b""
         while True:
-            received = net.recv(sock, 65_536, deadline)
-            if not received:
-                raise http1.Malformed("the connection ended before an answer came")
-            buffer += received
-            end = http1.split_head(buffer)
-            if end < 0:
-                continue
+            while (end := http1.split_head(buffer)) < 0:
+                received = net.recv(sock, 65_536, deadline)
+                if not received:
+                    raise http1.Malformed("the connection ended before an answer came")
+                buffer += received
             head = http1.parse_response_head(buffer[:end])
             if head.status >= 200:
                 break
