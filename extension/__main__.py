@@ -33,6 +33,7 @@ _OBSERVE_S = 0.5  # INVOKE and the runtime's event are sent together
 _PROVISIONAL_S = 0.3  # before the deadline
 _RESERVE_S = 0.2  # before the deadline, no longer used for sending
 _SHUTDOWN_S = 1.2
+_SETTLE_S = 0.2
 _LONGEST_HOLD_S = 900.0
 
 
@@ -110,6 +111,7 @@ class Sidecar:
         deadline_ms = int(event.get("deadlineMs") or 0)
         left_s = deadline_ms / 1000 - time.time() - _RESERVE_S if deadline_ms else _SHUTDOWN_S
         until = time.monotonic() + min(_SHUTDOWN_S, left_s)
+        self._lifeline.settle(_SETTLE_S)
         self._table.shutdown(str(event.get("shutdownReason") or ""))
         if self._made is not None or self._has_leftovers():
             self._clerk().close(until)

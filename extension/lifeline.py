@@ -12,6 +12,7 @@ import os
 import select
 
 from extension import say
+from extension.flag import Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Lifeline:
         self._path = f"{state_dir}/{PID_FILE}"
         self._on_exit = on_exit
         self._lock = _thread.allocate_lock()
+        self._pid = 0
+        self._told = Flag()
         self.watching = False
 
     def begin(self) -> None:
@@ -47,12 +50,18 @@ class Lifeline:
                 return
         self._tell()
 
+    def settle(self, timeout_s: float) -> None:
+        """Where the process has ended, wait until its end has been told: SHUTDOWN can overtake the thread that tells it."""
+        if self.watching and not self._told.is_set and _has_ended(self._pid):
+            self._told.wait(timeout_s)
+
     def _open(self) -> int | None:
         with open(self._path, encoding="ascii") as file:
             pid, _, namespace = file.read(256).strip().partition(" ")
         if namespace != os.readlink("/proc/self/ns/pid"):
             return None  # the number means another process here, or none
-        return os.pidfd_open(int(pid))
+        self._pid = int(pid)
+        return os.pidfd_open(self._pid)
 
     def _watch(self, descriptor: int) -> None:
         try:
@@ -70,3 +79,20 @@ class Lifeline:
             self._on_exit()
         except BaseException as error:
             say.fault("runtime watch", error)
+        finally:
+            self._told.set()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(descriptor)

@@ -133,8 +133,8 @@ class Proxy:
         link.buffer = link.buffer[end:]
         self.counters["exchanges"] += 1
         if request.target == routes.PING_TARGET:
+            self._on_ping()  # first: the runtime starts with the answer, and may end before anybody watches it
             net.send_all(link.sock, _PONG, None)
-            self._on_ping()
             return False
         if request.method == b"CONNECT":
             raise Malformed("CONNECT is not for this server", 405)

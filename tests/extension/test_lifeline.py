@@ -109,6 +109,39 @@ def test_a_runtime_that_is_gone_already_has_ended(watched: Watched) -> None:
     assert watched.told_once()
 
 
+def test_an_end_that_is_still_being_told_is_waited_for(tmp_path: Path, runtime: subprocess.Popen[bytes]) -> None:
+    """SHUTDOWN comes a moment after the process ended: what the end means must be known before the sidecar leaves."""
+    told = threading.Event()
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        release.wait(WAIT_S)
+        told.set()
+
+    release = threading.Event()
+    (tmp_path / PID_FILE).write_text(f"{runtime.pid} {NAMESPACE}\n")
+    lifeline = Lifeline(str(tmp_path), slow)
+    lifeline.begin()
+    runtime.kill()
+    assert begun.wait(WAIT_S)
+    lifeline.settle(0.0)
+    assert not told.is_set()
+    threading.Timer(0.05, release.set).start()
+    lifeline.settle(WAIT_S)
+    assert told.is_set()
+
+
+@pytest.mark.timeout(10)
+def test_a_process_that_lives_is_not_waited_for(watched: Watched, runtime: subprocess.Popen[bytes]) -> None:
+    watched.lifeline.settle(WAIT_S * 100)  # nobody is watched yet
+    watched.begin(f"{runtime.pid} {NAMESPACE}\n")
+    watched.lifeline.settle(WAIT_S * 100)
+    runtime.kill()
+    assert watched.told_once()
+    watched.lifeline.settle(WAIT_S * 100)
+
+
 def test_a_number_from_another_pid_namespace_means_nobody_here(
     watched: Watched, runtime: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
