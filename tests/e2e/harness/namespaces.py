@@ -34,4 +34,7 @@ def unshare_command() -> list[str]:
 
 def may_change_user() -> bool:
     """Managed Instances mode starts processes as another user: in a user namespace of one user there is none."""
-    return unshare_command() is AS_ROOT
+    try:
+        return unshare_command() is AS_ROOT
+    except NoNamespaces:
+        return False

@@ -226,7 +226,19 @@ class Sandbox:
             *function.command,
         ]
         cgroup = str(self._cgroup / "cgroup.procs") if self._cgroup is not None else ""
-        enter = ["sh", str(HERE / "enter.sh"), str(function.root.path), cgroup, *mounts, *self._mounts, "--", *inner]
+        # On Managed Instances a crash ends the emulator at once; Lambda would give the extensions their two seconds.
+        grace = "0" if function.concurrency is None else "2"
+        enter = [
+            "sh",
+            str(HERE / "enter.sh"),
+            str(function.root.path),
+            cgroup,
+            grace,
+            *mounts,
+            *self._mounts,
+            "--",
+            *inner,
+        ]
         # setpriv becomes unshare: when this process dies, so does unshare, and with it the namespace's first process.
         return [_tool("setpriv"), "--pdeathsig", "KILL", *unshare_command(), *enter]
 
@@ -266,10 +278,10 @@ class Sandbox:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
         _await(listening, _START_TIMEOUT_S, lambda: f"the emulator does not listen:\n{self.output()}")
-        children = [process for process in descendants(outer.pid) if process.parent == outer.pid]
-        if not children:
+        emulators = [process for process in descendants(outer.pid) if process.command[:1] == (EMULATOR,)]
+        if not emulators:
             raise SandboxFailed(f"the emulator ended:\n{self.output()}")
-        self._inner = children[0].pid
+        self._inner = emulators[0].pid
 
 
 def _free_ports(count: int) -> list[int]:
