@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,12 @@ def test_it_runs_in_a_user_namespace_too(
 def test_where_node_does_not_run_from_a_copy_the_machines_folders_serve(
     layer: Path, moto: Moto, queue: Queue, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roots, "_runs", lambda root, command: False)
+    run = roots._run
+
+    def without_node(root: roots.BaseRoot, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return run(root, ["/bin/sh", "-c", "exit 1"] if command[0] == roots.NODE else command)
+
+    monkeypatch.setattr(roots, "_run", without_node)
     roots.node_root.cache_clear()
     try:
         function = node_function(layer, attached(queue.url, moto.url))

@@ -23,7 +23,7 @@ from tests.e2e.harness.fetch import cache_dir
 from tests.e2e.harness.namespaces import unshare_command
 
 # Bump when the way a root is built changes, so that cached ones are not used again.
-_RECIPE = "5"
+_RECIPE = "6"
 
 # AWS's base images start the runtime with a shell script, so each root has one shell.
 _SHELL = ["sh"]
@@ -83,7 +83,13 @@ def have_node() -> bool:
 def node_root(*, shell: bool = True) -> BaseRoot:
     """Node.js and its libraries, and one shell if wanted. Raises FileNotFoundError where Node.js is not installed."""
     copied = BaseRoot(_build("node" if shell else "node-only", _SHELL if shell else [], {"node": NODE.lstrip("/")}))
-    return copied if _runs(copied, [NODE, "--version"]) or not shell else _machine_root()
+    if not shell:
+        return copied
+    # The shell must run: were the fault ours, the machine's folders would only hide it.
+    trial = _run(copied, ["/bin/sh", "-c", ":"])
+    if trial.returncode != 0:
+        raise RuntimeError(f"nothing runs in a root of its own: {trial.stderr}")
+    return copied if _run(copied, [NODE, "-e", "0"]).returncode == 0 else _machine_root()
 
 
 def bash_root() -> BaseRoot:
@@ -115,20 +121,11 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _runs(root: BaseRoot, command: list[str]) -> bool:
-    """Whether a command runs in a root."""
-    enter = [
-        *unshare_command(),
-        "sh",
-        str(Path(__file__).with_name("enter.sh")),
-        str(root.path),
-        "",
-        *root.mounts,
-        "--",
-    ]
-    return (
-        subprocess.run([*enter, *command], capture_output=True, check=False, stdin=subprocess.DEVNULL).returncode == 0
-    )
+def _run(root: BaseRoot, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a root."""
+    script = str(Path(__file__).with_name("enter.sh"))
+    enter = [*unshare_command(), "sh", script, str(root.path), "", "0", *root.mounts, "--", *command]
+    return subprocess.run(enter, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def _machine_root() -> BaseRoot:
@@ -214,9 +211,21 @@ def _files(commands: list[str], placed: dict[str, str]) -> Iterator[tuple[str, P
         needed |= {str(path) for path in Path(folder).iterdir() if GLIBC.fullmatch(path.name)}
     for library in needed:
         yield library.lstrip("/"), Path(library).resolve()
+    if "node" in placed:
+        yield from _node_modules([Path(str(shutil.which("node"))), *map(Path, needed)])
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.exists():
         yield str(certificates).lstrip("/"), certificates
+
+
+def _node_modules(binaries: list[Path]) -> Iterator[tuple[str, Path]]:
+    """Debian's Node.js keeps some of its built-in modules in files, whose paths its binary or libnode holds."""
+    for binary in binaries:
+        if re.match(r"(lib)?node", binary.name):
+            for path in sorted(set(re.findall(rb"/usr/share/nodejs/[\w./-]+\.js", binary.read_bytes()))):
+                source = Path(os.fsdecode(path))
+                if source.exists():
+                    yield str(source).lstrip("/"), source.resolve()
 
 
 def libraries(binary: Path) -> set[str]:
