@@ -54,6 +54,40 @@ def choose(failures: Iterable[Mapping[str, Any]], request: ReplayRequest, now: f
     return Chosen(ids, refused)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a request would do."""
+
+    ids: list[str]
+    refused: dict[str, str]
+    summary: dict[str, Any]
+
+
+def preview(table: Table, events: EventStore, request: ReplayRequest, now: float) -> Preview:
+    """Return what a request would do now. Reads only. `now` in seconds since 1970."""
+    selected = select(table, events, request.select)
+    chosen = choose(selected.failures, request, now)
+    refused = chosen.refused | dict.fromkeys(selected.missing, "there is no such failure")
+    planned = set(chosen.ids)
+    items = [item for item in selected.failures if item["failureId"] in planned]
+    times = [item["timestamp"] for item in items]
+    sizes = [item.get("eventBytes") or 0 for item in items]
+    summary = {
+        "selected": len(selected.failures),
+        "planned": len(items),
+        "refused": len(refused),
+        "reasons": dict(Counter(refused.values()).most_common(_REFUSED_SHOWN)),
+        "refusedIds": sorted(refused)[:_REFUSED_SHOWN],
+        "oldest": min(times, default=None),
+        "newest": max(times, default=None),
+        "bytes": sum(sizes),
+        "largestBytes": max(sizes, default=0),
+        "functions": sorted({item["function"] for item in items})[:_REFUSED_SHOWN],
+        "plannedAt": iso(now),
+    }
+    return Preview(chosen.ids, refused, summary)
+
+
 class Planner:
     """Makes plans. `is_running` tells whether an execution (ARN) still runs; `clock` gives seconds since 1970."""
 
@@ -87,50 +121,22 @@ class Planner:
         known = self._ledger.redrive(redrive_id)
         if known is not None and not (known.get("execution") == execution and known["status"] == RedriveStatus.PLANNED):
             raise NotPlanned(f"there is a redrive {redrive_id} already: resume it, or choose another id")
-        selected = select(self._table, self._events, request.select)
-        chosen = choose(selected.failures, request, self._clock())
-        refused = chosen.refused | dict.fromkeys(selected.missing, "there is no such failure")
-        summary = self._summary(request, selected.failures, chosen, refused)
-        canary = chosen.ids[: request.canary]
-        tolerated = int(len(chosen.ids) * request.toleratedFailurePercent / 100)
+        found = preview(self._table, self._events, request, self._clock())
+        canary = found.ids[: request.canary]
+        tolerated = int(len(found.ids) * request.toleratedFailurePercent / 100)
         item = {
             "redriveId": redrive_id,
             "kind": "replay",
             "status": RedriveStatus.PLANNED if request.dryRun else RedriveStatus.RUNNING,
             "request": request.model_dump(mode="json", exclude_none=True),
-            "summary": summary,
+            "summary": found.summary,
             "toleratedFailures": tolerated,
             "execution": execution,
         }
-        self._put(redrive_id, "plan.json", {"ids": chosen.ids, "refused": refused})
+        self._put(redrive_id, "plan.json", {"ids": found.ids, "refused": found.refused})
         if known is None and not self._ledger.open(item):
             raise NotPlanned(f"there is a redrive {redrive_id} already: resume it, or choose another id")
-        return self._answer(redrive_id, request, summary, canary, chosen.ids[len(canary) :], tolerated)
-
-    def _summary(
-        self,
-        request: ReplayRequest,
-        selected: list[dict[str, Any]],
-        chosen: Chosen,
-        refused: dict[str, str],
-    ) -> dict[str, Any]:
-        planned = set(chosen.ids)
-        items = [item for item in selected if item["failureId"] in planned]
-        times = [item["timestamp"] for item in items]
-        sizes = [item.get("eventBytes") or 0 for item in items]
-        return {
-            "selected": len(selected),
-            "planned": len(items),
-            "refused": len(refused),
-            "reasons": dict(Counter(refused.values()).most_common(_REFUSED_SHOWN)),
-            "refusedIds": sorted(refused)[:_REFUSED_SHOWN],
-            "oldest": min(times, default=None),
-            "newest": max(times, default=None),
-            "bytes": sum(sizes),
-            "largestBytes": max(sizes, default=0),
-            "functions": sorted({item["function"] for item in items})[:_REFUSED_SHOWN],
-            "plannedAt": iso(self._clock()),
-        }
+        return self._answer(redrive_id, request, found.summary, canary, found.ids[len(canary) :], tolerated)
 
     # --- one that goes on -----------------------------------------------------------------------------------------------
 

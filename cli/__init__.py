@@ -1,0 +1,1 @@
+"""The `backstop` command: look at captured failures, and drive them back."""
