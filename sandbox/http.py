@@ -238,6 +238,9 @@ class Connection(asyncio.Protocol):
         if "transfer-encoding" in names and ("content-length" in names or event.http_version == b"1.0"):
             raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length, or in HTTP/1.0")
         target = _text(event.target)
+        if target.lower().startswith("http://"):
+            # The absolute form, which every server has to take (RFC 9112, section 3.2.2).
+            target = "/" + target[len("http://") :].partition("/")[2]
         path, _, query = target.partition("?")
         if not path.startswith("/"):
             raise h11.RemoteProtocolError("the target is not a path")

@@ -112,6 +112,8 @@ class Sandbox:
         self._environment: Environment | None = None
         self._problems: list[str] = []
         self.place: places.Place | None = None
+        # Whether the share of the CPU is limited: asked for, and allowed on this machine.
+        self.limits_cpu = False
 
     def __enter__(self) -> Self:
         return self.start()
@@ -130,6 +132,7 @@ class Sandbox:
         try:
             self.place = self._make_place()
             groups = self._make_groups()
+            self.limits_cpu = groups is not None and groups.cpu is not None
             self.wait(self._start(self.place, groups), _START_MARGIN_S)
             self._initialization = asyncio.run_coroutine_threadsafe(self.environment.initialize_ahead(), self._loop)
             if self._wait_for_init:

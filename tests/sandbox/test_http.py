@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from sandbox.answers import Answer
 from sandbox.http import Request, Server
-
-OK = b"POST /a HTTP/1.1\r\nHost: x\r\n"
+from tests.sandbox.corpus import MALFORMED, OK, SMUGGLED, SMUGGLING
 
 
 class Recorder:
@@ -83,39 +82,6 @@ def recorder(shared: Recorder) -> Recorder:
     return shared
 
 
-MALFORMED = {
-    "no version": b"GET /\r\n\r\n",
-    "unknown version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
-    "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "absolute target": b"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    "space in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
-    "control character in a value": b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
-    "space before the colon": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\n\r\nabc",
-    "folded header": b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n : y\r\n\r\n",
-    "bare line feeds": b"GET / HTTP/1.1\nHost: x\n\n",
-    "one bare line feed": b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
-    "length and chunks": OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks and length": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-    "two lengths": OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-    "list of lengths": OK + b"Content-Length: 3, 4\r\n\r\nabcd",
-    "negative length": OK + b"Content-Length: -1\r\n\r\n",
-    "signed length": OK + b"Content-Length: +3\r\n\r\nabc",
-    "hexadecimal length": OK + b"Content-Length: 0x3\r\n\r\nabc",
-    "length with a space": OK + b"Content-Length: 1 1\r\n\r\nabcabcabcab",
-    "unknown coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "hidden coding": OK + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "two codings": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-    "chunk size no number": OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n",
-    "chunk size too long": OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 40 + b"\r\n",
-    "negative chunk size": OK + b"Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
-    "chunk longer than its size": OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n",
-    "huge head": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_100_000,
-}
-
-
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_requests_are_refused(recorder: Recorder, case: str) -> None:
     answer = recorder.exchange(MALFORMED[case])
@@ -123,6 +89,19 @@ def test_malformed_requests_are_refused(recorder: Recorder, case: str) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
     # At most one answer: nothing behind the malformed part was taken for a request.
     assert answer.count(b"HTTP/1.1 ") <= 1
+
+
+def test_targets(recorder: Recorder) -> None:
+    assert recorder.exchange(b"GET a HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    # The absolute form is for every server to take.
+    recorder.exchange(b"GET http://x/a%20b?c HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert recorder.requests == [("GET", "/a b", b"")]
+
+
+@pytest.mark.parametrize("case", SMUGGLING)
+def test_no_request_is_smuggled_in(recorder: Recorder, case: str) -> None:
+    recorder.exchange(SMUGGLING[case])
+    assert SMUGGLED not in [path for _, path, _ in recorder.requests]
 
 
 @pytest.mark.parametrize(

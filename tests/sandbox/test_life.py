@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -490,6 +492,23 @@ def test_what_is_never_taken_is_dropped_and_told(start: Callable[..., Sandbox]) 
     assert "platform.logsDropped" in [one["type"] for one in notes(sandbox, "telemetry")]
 
 
+def test_telemetry_over_tcp(start: Callable[..., Sandbox]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        environment = {"EXTENSION_SCHEMA": "2022-07-01", "EXTENSION_TCP_PORT": str(port)}
+        sandbox = start(extensions=["one"], environment=environment, options={"freezes": False})
+        sandbox.invoke(b"{}")
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            connection.settimeout(10)
+            kinds_seen = []
+            for line in lines:
+                kinds_seen.append(json.loads(line)["type"])
+                if kinds_seen[-1] == "platform.report":
+                    break
+    assert kinds_seen[0] == "platform.initStart"
+
+
 # -- streaming -----------------------------------------------------------------------------------------------------
 
 STREAMING = """
@@ -537,6 +556,74 @@ def test_a_crash_in_the_middle_of_a_stream(start: Callable[..., Sandbox]) -> Non
 def test_a_streamed_response_for_a_caller_who_waits_for_all_of_it(start: Callable[..., Sandbox]) -> None:
     sandbox = start(code=STREAMING)
     assert sandbox.invoke(b"{}").payload == b"firstsecond"
+
+
+# -- places and limits ---------------------------------------------------------------------------------------------
+
+
+def test_in_plain_folders(start: Callable[..., Sandbox]) -> None:
+    """What a user has who may make no namespace: the same, but for the paths."""
+    sandbox = start(
+        extensions=["one"], options={"isolate": False, "limit_memory": False}, environment={"A": "/opt/x:/tmp"}
+    )
+    seen = json.loads(sandbox.invoke(b'{"do":"environment"}').payload)
+    assert sandbox.place is not None
+    assert seen["TMPDIR"] == str(sandbox.place.outside("/tmp"))
+    assert seen["A"] == f"{sandbox.place.outside('/opt/x')}:{sandbox.place.outside('/tmp')}"
+    assert json.loads(sandbox.invoke(b'{"do":"tmp"}').payload) == 0
+    sandbox.invoke(b'{"do":"exit"}')
+    assert json.loads(sandbox.invoke(b'{"do":"tmp"}').payload) == 1
+    sandbox.settle()
+    sandbox.stop()
+    assert [one["shutdownReason"] for one in notes(sandbox, "calls") if "shutdownReason" in one] == [
+        "failure",
+        "spindown",
+    ]
+
+
+ROOT_CODE = """
+import os, pathlib
+
+def handler(event, context):
+    seen = {name: sorted(os.listdir(name)) for name in ("/opt", "/tmp", "/var/task")}
+    for folder in ("/opt", "/var/task"):
+        try:
+            pathlib.Path(folder, "new").touch()
+            seen["written"] = folder
+        except OSError:
+            pass
+    seen["hosts"] = pathlib.Path("/etc/hosts").read_text()
+    return seen
+"""
+
+
+def test_in_a_root_of_its_own(start: Callable[..., Sandbox]) -> None:
+    sandbox = start(extensions=["one"], code=ROOT_CODE, options={"isolate": True})
+    seen = json.loads(sandbox.invoke(b"{}").payload)
+    assert seen["/opt"] == ["extensions"]
+    assert seen["/var/task"] == ["index.py"]
+    assert "calls-one.jsonl" in seen["/tmp"]
+    assert "written" not in seen
+    assert "sandbox.localdomain" in seen["hosts"]
+
+
+BUSY = """
+import time
+
+def handler(event, context):
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.02:
+        pass
+    return time.monotonic() - began
+"""
+
+
+def test_a_small_function_has_a_small_share_of_a_cpu(start: Callable[..., Sandbox]) -> None:
+    """20 ms of work at 128 MB, which is 7 % of a CPU, take at least 200 ms."""
+    sandbox = start(code=BUSY, timeout_s=20, options={"limit_cpu": True, "limits": Limits(init_s=60)})
+    seconds = float(sandbox.invoke(b"{}").payload)
+    # Where this user may make no control group, the sandbox goes on without.
+    assert seconds > 0.15 or not sandbox.limits_cpu
 
 
 # -- provisioned concurrency, SnapStart, Managed Instances ---------------------------------------------------------
@@ -641,6 +728,13 @@ def test_a_timeout_on_managed_instances_does_not_end_the_code(start: Callable[..
         "the refusal of the late answer",
     )
     assert sandbox.invoke(b'{"n":1}').error_type is None
+
+
+def test_an_extension_that_ends_while_nothing_runs_ends_a_managed_instance(start: Callable[..., Sandbox]) -> None:
+    sandbox = managed(start)
+    pid = next(one.detail["pid"] for one in sandbox.journal.entries("process", "one"))
+    os.kill(pid, signal.SIGKILL)
+    sandbox.journal.wait_for(lambda all_: any(one.what == "ended" and one.kind == "phase" for one in all_), "the end")
 
 
 def test_a_crash_ends_a_managed_instance(start: Callable[..., Sandbox]) -> None:
