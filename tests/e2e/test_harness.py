@@ -73,6 +73,9 @@ def test_an_environment_sees_its_own_processes_only(folder: Path) -> None:
         assert "1" in seen
 
 
+@pytest.mark.skipif(
+    namespaces.refused(namespaces.AS_USER) is not None, reason="no user namespaces here (in a chroot there are none)"
+)
 def test_it_runs_in_a_user_namespace_too(
     layer: Path, moto: Moto, queue: Queue, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

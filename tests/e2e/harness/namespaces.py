@@ -17,19 +17,27 @@ class NoNamespaces(RuntimeError):
 @functools.cache
 def unshare_command() -> list[str]:
     """The words to put before a command so that it runs in namespaces of its own. Raises NoNamespaces."""
-    said = ""
+    refusal = ""
     for command in (AS_ROOT, AS_USER):
-        # A mount is tried as well: some systems let an ordinary user make a user namespace, but then forbid what it is for.
-        words = [*command, "sh", "-c", "mount -t tmpfs tmpfs /tmp"]
-        trial = subprocess.run(words, capture_output=True, text=True, check=False)
-        if trial.returncode == 0:
+        said = refused(command)
+        if said is None:
             return command
-        said = trial.stderr.strip()
+        refusal = said
     raise NoNamespaces(
-        f"AWS's emulator needs a private mount namespace, and this machine refuses one to this user ({said}). "
+        f"AWS's emulator needs a private mount namespace, and this machine refuses one to this user ({refusal}). "
         "Run as root, or allow user namespaces "
         "(Ubuntu 24.04: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; Docker: --cap-add SYS_ADMIN)."
     )
+
+
+def refused(command: list[str]) -> str | None:
+    """What the system says to such a command; None where it works.
+
+    A mount is tried as well: some systems let an ordinary user make a user namespace, but then forbid what it is for.
+    """
+    words = [*command, "sh", "-c", "mount -t tmpfs tmpfs /tmp"]
+    trial = subprocess.run(words, capture_output=True, text=True, check=False)
+    return None if trial.returncode == 0 else trial.stderr.strip()
 
 
 def may_change_user() -> bool:
