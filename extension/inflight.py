@@ -249,7 +249,11 @@ class Table:
             return invocation
 
     def runtime_exited(self) -> None:
-        """The runtime's process ended. What it had in flight has failed, and an error that it had just posted was a crash."""
+        """The runtime's process ended. What it had in flight has failed, and an error that it had just posted was a crash.
+
+        Where invocations overlap, a runtime may wait for its next event while it posts an error, and an end long after that error
+        has nothing to do with it: there SHUTDOWN tells, by its reason.
+        """
         if not self.runtime_ready:
             if not self._started:
                 self.init_error(None, None)
@@ -262,7 +266,7 @@ class Table:
             over.wait(until - time.monotonic())
         with self._lock:
             suspects = [one for one in self._by_id.values() if one.observed.is_set and not one.ended]
-            if self._just_posted is not None:
+            if self._just_posted is not None and not self.concurrent:
                 suspects.append(self._just_posted)
                 self._just_posted = None
             touched = [one for one in suspects if self._settle(one, rules.of_exit(now_ms, one.deadline_ms))]
@@ -274,6 +278,7 @@ class Table:
         outcome = rules.of_shutdown(reason)
         since = time.monotonic() - _AMENDABLE_S
         with self._lock:
+            just_posted = self._just_posted if self.concurrent and rules.means_failure(reason) else None
             touched = [
                 one
                 for one in self._by_id.values()
@@ -281,6 +286,8 @@ class Table:
                 and self._in_flight_at_shutdown(one, reason)
                 and self._settle(one, outcome)
             ]
+            if just_posted is not None and (just_posted.ended_at or 0.0) > since and self._settle(just_posted, outcome):
+                touched.append(just_posted)
         for invocation in touched:
             self._tell(invocation)
 

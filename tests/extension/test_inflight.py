@@ -284,6 +284,27 @@ def test_a_report_of_an_error_is_no_sign_that_the_runtime_still_handles_it() -> 
     assert seen.failures == [("a", HANDLED_ERROR)]
 
 
+@pytest.mark.parametrize(
+    ("reason", "failures"),
+    [
+        pytest.param("spindown", [("a", HANDLED_ERROR)], id="an environment that is no longer needed"),
+        pytest.param("failure", [("a", HANDLED_ERROR), ("a", CRASH)], id="a crash"),
+    ],
+)
+def test_on_managed_instances_shutdown_says_what_an_exit_after_an_error_was(
+    reason: str, failures: list[tuple[str, str]]
+) -> None:
+    """aws-lambda-ric asks for its next event before it answers, so what it asks after an error tells nothing."""
+    seen = Seen(concurrent=True)
+    seen.open()
+    seen.table.asked_next()
+    seen.answer(Outcome(HANDLED_ERROR, b"x"))
+    seen.table.runtime_exited()
+    assert seen.failures == [("a", HANDLED_ERROR)]
+    seen.table.shutdown(reason)
+    assert seen.failures == failures
+
+
 def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
