@@ -33,6 +33,7 @@ from handlers.redrive.settings import Settings
 from handlers.redrive.table import Table, definition
 from handlers.redrive.views import Filter
 from tests.handlers.conftest import BUCKET, ENVIRONMENT, REGION, TABLE
+from tests.handlers.executor import execute
 from tests.handlers.records import message, record_id, sidecar_record
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made = Server(tmp_path / "invocations")
     try:
         made.wait()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.environment["AWS_ENDPOINT_URL"])
+        for name in ("AWS_ENDPOINT_URL", "BACKSTOP_TABLE", "BACKSTOP_BUCKET"):
+            monkeypatch.setenv(name, made.environment[name])
         boto3.client("dynamodb").create_table(**definition(TABLE))
         boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         yield made
@@ -112,39 +114,33 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         made.stop()
 
 
-class Executor:
-    """An execution as a process; `kill_after_s` kills it so long after it has planned."""
+def run_to_the_end(value: dict[str, Any]) -> dict[str, Any]:
+    """An execution in this process; returns the report."""
+    return execute({"concurrency": CONCURRENCY, "seconds": SECONDS, "input": value})
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
 
-    def run(self, value: dict[str, Any], kill_after_s: float | None = None) -> dict[str, Any] | None:
-        """Return the report, or None where it was killed before it ended."""
-        order = json.dumps({"concurrency": CONCURRENCY, "seconds": SECONDS, "input": value})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.handlers.executor", order],
-            cwd=ROOT,
-            env=self._server.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line == "planned\n":
-                break
-        timed_out = False
-        try:
-            out, told = process.communicate(timeout=kill_after_s if kill_after_s is not None else 1800)
-        except subprocess.TimeoutExpired:
-            timed_out = True
-            process.send_signal(signal.SIGKILL)
-            out, told = process.communicate()
-        if timed_out:
-            return None
-        assert process.returncode == 0, told
-        report: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return report
+def run_and_kill(server: Server, value: dict[str, Any], kill_after_s: float) -> bool:
+    """An execution as a process, killed so long after it has planned. False if it had ended by then."""
+    order = json.dumps({"concurrency": CONCURRENCY, "seconds": SECONDS, "input": value})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.handlers.executor", order],
+        cwd=ROOT,
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "planned\n":
+            break
+    try:
+        process.communicate(timeout=kill_after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,6 @@ def test_kills_change_only_what_is_ambiguous(server: Server, size: Size) -> None
     events = EventStore(boto3.client("s3"), BUCKET)
     ledger = Ledger(table, settings, time.time)
     collect_all(table, events, settings, size)
-    executor = Executor(server)
 
     def statuses(group: str) -> Counter[str]:
         return Counter(item["status"] for item in views.all_failures(table, Filter(group=GROUPS[group])))
@@ -181,13 +176,12 @@ def test_kills_change_only_what_is_ambiguous(server: Server, size: Size) -> None
     value: dict[str, Any] = {"redriveId": "fixed", "select": {"group": GROUPS["fixed"]}}
     kills = 0
     while kills < size.kills:
-        if executor.run(value, dice.uniform(*size.kill_after_s)) is not None:
+        if not run_and_kill(server, value, dice.uniform(*size.kill_after_s)):
             break
         kills += 1
         value = {"resume": "fixed"}
     assert kills == size.kills, f"it ended after {kills} kills: make them sooner"
-    report = executor.run(value)
-    assert report is not None
+    report = run_to_the_end(value)
     ambiguous = {entry["failureId"] for entry in ledger.entries("fixed") if entry["outcome"] == "ambiguous"}
     assert len(ambiguous) <= CONCURRENCY * kills
     assert report["resolved"] + report["ambiguous"] == report["planned"] == size.fixed
@@ -206,7 +200,7 @@ def test_kills_change_only_what_is_ambiguous(server: Server, size: Size) -> None
     deadline = time.monotonic() + 60
     while ambiguous and statuses("fixed")["ambiguous"]:
         assert time.monotonic() < deadline
-        executor.run({"resume": "fixed", "rerunAmbiguous": True})
+        run_to_the_end({"resume": "fixed", "rerunAmbiguous": True})
     assert statuses("fixed") == Counter({"resolved": size.fixed})
     runs = Counter(event for function, event in server.invocations() if function == "fixed")
     assert set(runs.values()) <= {1, 2}
@@ -214,13 +208,12 @@ def test_kills_change_only_what_is_ambiguous(server: Server, size: Size) -> None
     assert twice <= {f'{{"n":{number}}}' for number in range(size.fixed) if record_id(f"fixed-{number}") in ambiguous}
 
     # --- the broken one stops at the canary, the poison one is quarantined ---------------------------------------------
-    report = executor.run({"redriveId": "broken", "select": {"group": GROUPS["broken"]}})
-    assert report is not None
+    report = run_to_the_end({"redriveId": "broken", "select": {"group": GROUPS["broken"]}})
     assert (report["status"], report["failed"], report["notRun"]) == ("stopped", 1, size.broken - 1)
     assert sum(function == "broken" for function, _ in server.invocations()) == 1
     assert statuses("broken") == Counter({"captured": size.broken - 1, "failed": 1})
     for turn in range(1, 4):
-        report = executor.run(
+        report = run_to_the_end(
             {
                 "redriveId": f"poison-{turn}",
                 "select": {"group": GROUPS["poison"]},
@@ -229,7 +222,6 @@ def test_kills_change_only_what_is_ambiguous(server: Server, size: Size) -> None
                 "quarantineAfter": 3,
             }
         )
-        assert report is not None
         assert report["quarantined" if turn == 3 else "failed"] == size.poison
     assert statuses("poison") == Counter({"quarantined": size.poison})
     assert sum(function == "poison" for function, _ in server.invocations()) == 3 * size.poison
