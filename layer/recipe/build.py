@@ -26,7 +26,7 @@ def build(arch: str) -> Path:
         # A second build at the same time waits, and then finds all made.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not (interpreter.cached(target).is_dir() and interpreter.cached(host).is_dir()):
-            tools.install(tools.missing(tools.BUILD_TOOLS.items()), "building the interpreter")
+            tools.install(tools.missing(tools.BUILD_TOOLS), "building the interpreter")
             compiler.ensure_pip()
         host_programs = programs.build(locked, host, interpreter.build(locked, host))
         target_programs = programs.build(locked, target, interpreter.build(locked, target))

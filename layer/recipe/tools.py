@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from layer.recipe.steps import BuildError, say
 
-# command -> Debian package. python3-pip is asked for only where no pip is found at all.
-BUILD_TOOLS = {"make": "make", "tar": "tar", "perl": "perl", "patch": "patch", "xz": "xz-utils"}
+# What must succeed -> the Debian package that it comes from. Every Debian has a perl, but not with the modules that OpenSSL's
+# Configure uses.
+BUILD_TOOLS = {
+    ("make", "--version"): "make",
+    ("tar", "--version"): "tar",
+    ("patch", "--version"): "patch",
+    ("xz", "--version"): "xz-utils",
+    ("perl", "-MFindBin", "-MIPC::Cmd", "-MPod::Usage", "-MFile::Compare", "-e", "1"): "perl",
+}
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def missing(commands: Iterable[tuple[str, str]]) -> list[str]:
-    """The Debian packages whose command is not there."""
-    return sorted({package for command, package in commands if shutil.which(command) is None})
+def missing(tools: Mapping[tuple[str, ...], str]) -> list[str]:
+    """The packages of those commands that are not there or fail."""
+    return sorted({package for command, package in tools.items() if not _succeeds(command)})
+
+
+def _succeeds(command: tuple[str, ...]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def install(packages: list[str], why: str) -> None:

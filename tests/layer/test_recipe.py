@@ -161,9 +161,8 @@ def test_the_cache_is_outside_the_tree(monkeypatch: pytest.MonkeyPatch, variable
 
 
 def test_what_is_missing_is_named_by_its_package() -> None:
-    assert tools.missing([("sh", "dash"), ("no-such-command", "some-package"), ("no-such-other", "some-package")]) == [
-        "some-package"
-    ]
+    needed = {("sh", "-c", "true"): "dash", ("no-such-command",): "some-package", ("sh", "-c", "exit 2"): "perl"}
+    assert tools.missing(needed) == ["perl", "some-package"]
 
 
 def test_who_is_not_root_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
