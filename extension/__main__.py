@@ -35,6 +35,8 @@ _RESERVE_S = 0.2  # before the deadline, no longer used for sending
 _SHUTDOWN_S = 1.2
 _SETTLE_S = 0.2
 _LONGEST_HOLD_S = 900.0
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_NO_TIME_MS = 10**15
 
 
 class Sidecar:
@@ -87,7 +89,7 @@ class Sidecar:
     def _invoke(self, event: dict[str, Any]) -> None:
         """Hold until the invocation has ended, and a handled error's record is on the queue or its budget is used up."""
         invocation = self._table.expect(
-            str(event.get("requestId")), int(event.get("deadlineMs") or 0), str(event.get("invokedFunctionArn") or "")
+            str(event.get("requestId")), _deadline(event), str(event.get("invokedFunctionArn") or "")
         )
         self._send_leftovers()
         if not self._table.runtime_ready or not invocation.observed.wait(_OBSERVE_S):
@@ -108,11 +110,15 @@ class Sidecar:
 
     def _shutdown(self, event: dict[str, Any]) -> None:
         """Send what is left, and print the last-resort lines of what could not be sent, well before Lambda kills us."""
-        deadline_ms = int(event.get("deadlineMs") or 0)
+        deadline_ms = _deadline(event)
         left_s = deadline_ms / 1000 - time.time() - _RESERVE_S if deadline_ms else _SHUTDOWN_S
         until = time.monotonic() + min(_SHUTDOWN_S, left_s)
         self._lifeline.settle(_SETTLE_S)
+        if self._settings.capture == "off":
+            return
         self._table.shutdown(str(event.get("shutdownReason") or ""))
+        for failure in self._table.unfiled():  # another thread may be at it, or about to be
+            failure.filed.wait(until - time.monotonic())
         if self._made is not None or self._has_leftovers():
             self._clerk().close(until)
 
@@ -133,13 +139,26 @@ class Sidecar:
             self._judge if looks else None,
         )
         _thread.start_new_thread(proxy.serve, ())
-        self._proxy_address = f"{_LOOPBACK}:{port}"
-        _publish(self._settings.state_dir, self._proxy_address)
+        address = f"{_LOOPBACK}:{port}"
+        _publish(self._settings.state_dir, address)
+        self._proxy_address = address
 
     def _listen_for_telemetry(self) -> tuple[Socket, int]:
         return _listen("telemetry", sandbox_address(), self._settings.telemetry_port)
 
     def _register(self) -> None:
+        """Register, however long it takes: until then Lambda's initialization waits."""
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                return self._register_once()
+            except (ApiError, OSError, ValueError) as error:
+                if isinstance(error, ApiError) and error.status < 500:
+                    raise
+                say.fault("register", error)
+                pause_s = _pause(pause_s)
+
+    def _register_once(self) -> None:
         events: tuple[str, ...] = ("SHUTDOWN",) if self._settings.managed_instances else ("INVOKE", "SHUTDOWN")
         try:
             self._api.register(events)
@@ -153,10 +172,13 @@ class Sidecar:
     def _subscribe(self, listener: Socket, port: int) -> None:
         from extension.telemetry.attribution import Attribution
 
-        if self._api.subscribe(port) is None:
-            listener.close()
+        try:
+            self._telemetry_on = self._api.subscribe(port) is not None
+        finally:
+            if not self._telemetry_on:
+                listener.close()
+        if not self._telemetry_on:
             return
-        self._telemetry_on = True
         attribution = Attribution(self._table, self._logs_arrived, concurrent=self._table.concurrent)
         _thread.start_new_thread(Listener(listener, attribution.take).serve, ())
 
@@ -175,14 +197,13 @@ class Sidecar:
 
     def _next(self) -> dict[str, Any]:
         """Wait for the next event. Lambda's own faults are outlived: an extension that ends is a crash."""
-        pause_s = 0.05
+        pause_s = _PAUSE_S
         while True:
             try:
                 return self._api.next_event()
             except (ApiError, OSError, ValueError) as error:
                 say.fault("event/next", error)
-                select.poll().poll(pause_s * 1000)
-                pause_s = min(pause_s * 2, 5.0)
+                pause_s = _pause(pause_s)
 
     # -- failures: these parts are made when the first one comes, a function that never fails never pays for them ---
 
@@ -239,6 +260,18 @@ def _part(what: str, step: Callable[[], T]) -> T | None:
         return None
 
 
+def _pause(seconds: float) -> float:
+    """Wait; returns how long to wait the next time."""
+    select.poll().poll(seconds * 1000)
+    return min(seconds * 2, _LONGEST_PAUSE_S)
+
+
+def _deadline(event: dict[str, Any]) -> int:
+    """Return an event's deadline in ms, or 0 where it has none that can be read."""
+    deadline_ms = event.get("deadlineMs")
+    return deadline_ms if isinstance(deadline_ms, int) and 0 < deadline_ms < _NO_TIME_MS else 0
+
+
 def _seconds_to(invocation: Invocation) -> float:
     """Seconds to the invocation's deadline."""
     if not invocation.deadline_ms:
@@ -283,22 +316,23 @@ def _idle(api: LambdaApi) -> None:
     """Do nothing, in the way that Lambda expects of an extension. Never returns before SHUTDOWN."""
     while True:
         try:
+            if not api.identifier:
+                api.register(())
             if api.next_event().get("eventType") == "SHUTDOWN":
                 return
-        except (ApiError, OSError, ValueError):
+        except Exception:
             select.poll().poll(1000)
 
 
 def main() -> None:
     """Run the sidecar, whatever happens; the process ends only after SHUTDOWN."""
     environ = dict(os.environ)
-    settings = Settings(environ)
+    settings = _part("settings", lambda: Settings(environ)) or Settings({})
     say.set_level(settings.log_level)
     _part("settings", lambda: _say_problems(settings))
     api = LambdaApi(settings.runtime_api or (_LOOPBACK, 9001), NAME)
     try:
         if settings.disable:
-            api.register(())
             _idle(api)
         else:
             Sidecar(settings, environ, api).run()

@@ -114,7 +114,7 @@ class Table:
         self._keep_payloads = keep_payloads
         self.concurrent = concurrent
         self._init_lines: deque[str] = deque(maxlen=log_tail_lines)
-        self._init_failed = False
+        self._init_failed: Invocation | None = None
         self._just_posted: Invocation | None = None
         self._latest: Invocation | None = None
         self._asked = 0
@@ -211,10 +211,9 @@ class Table:
     def init_error(self, error: bytes | None, error_type: str | None, *, cut: bool = False) -> None:
         """The runtime could not start: it said so, or it ended before its first GET /next. Once in a life."""
         with self._lock:
-            if self._init_failed:
+            if self._init_failed is not None:
                 return
-            self._init_failed = True
-            invocation = Invocation(None, log_tail_lines=self._log_tail_lines)
+            self._init_failed = invocation = Invocation(None, log_tail_lines=self._log_tail_lines)
             invocation.log_lines = self._init_lines
             invocation.outcome = Outcome(rules.INIT_ERROR, error, error_type, error_cut=cut)
             self.counters["failed"] += 1
@@ -291,6 +290,14 @@ class Table:
         for invocation in touched:
             self._tell(invocation)
 
+    def unfiled(self) -> list[Invocation]:
+        """Return the failures whose records are not on their way yet."""
+        with self._lock:
+            known = list(self._by_id.values())
+            if self._init_failed is not None:
+                known.append(self._init_failed)
+        return [one for one in known if one.outcome is not None and one.outcome.failed and not one.filed.is_set]
+
     # -- telemetry's signals -------------------------------------------------------------------------------------
 
     def log(self, request_id: str | None, line: str) -> None:
@@ -303,6 +310,13 @@ class Table:
         invocation = self._by_id.get(request_id)
         if invocation is not None:
             invocation.log_lines.append(line)
+
+    def judged_by_platform(self, request_id: str, outcome: Outcome) -> None:
+        """The platform says how an invocation ended. An error that the function handled passes the proxy, with its details."""
+        invocation = self._by_id.get(request_id)
+        if invocation is None or (outcome.condition == rules.HANDLED_ERROR and invocation.observed.is_set):
+            return
+        self.end(request_id, outcome)
 
     def succeeded_unseen(self, request_id: str) -> None:
         """The platform saw a success that did not pass the proxy; one that did is judged by the proxy alone."""

@@ -105,7 +105,7 @@ class Attribution:
             status if isinstance(status, str) else "", error_type if isinstance(error_type, str) else None
         )
         if judged is not None:
-            self._table.end(request_id, judged)
+            self._table.judged_by_platform(request_id, judged)
         elif status == "success":
             self._table.succeeded_unseen(request_id)
         self._on_logs_done()
