@@ -35,7 +35,7 @@ def test_code_that_cannot_be_loaded(layer: Path, moto: Moto, queue: Queue, folde
 
 @pytest.mark.skipif(not may_change_user(), reason="Managed Instances mode starts processes as another user: needs root")
 def test_a_process_that_ends_before_it_asks_for_work(layer: Path, moto: Moto, queue: Queue, folder: Path) -> None:
-    # Classic mode kills extensions a millisecond after such an end, without a SHUTDOWN; Lambda does not.
+    # In classic mode the emulator kills an extension that has not asked for its first event when the runtime ends: a race.
     function = node_function(layer, attached(queue.url, moto.url), code="init_exit", concurrency=1)
     with Sandbox(function, folder):
         (record,) = queue.wait_for(1)

@@ -83,6 +83,7 @@ class Sandbox:
         self._inner = 0
         self._offset = 0
         self.port = 0
+        self.runtime_port = 0
         folder.chmod(0o755)
         self.tmp.mkdir(parents=True, exist_ok=True)
         self.tmp.chmod(0o1777)
@@ -98,11 +99,11 @@ class Sandbox:
     def start(self) -> Self:
         """Starts the emulator and waits until it takes invocations. Raises SandboxFailed, or EmulatorMissing."""
         for attempt in (1, 2, 3):
-            runtime_port, self.port = _free_ports(2)
+            self.runtime_port, self.port = _free_ports(2)
             self._offset = self._output.stat().st_size if self._output.exists() else 0
             with self._output.open("ab") as output:
                 self._outer = subprocess.Popen(
-                    self._command(runtime_port),
+                    self._command(),
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -203,7 +204,7 @@ class Sandbox:
 
     # --- how ------------------------------------------------------------------------------------------------------
 
-    def _command(self, runtime_port: int) -> list[str]:
+    def _command(self) -> list[str]:
         function = self.function
         # A mount would be refused where the folder is not there.
         mounts = [
@@ -221,7 +222,7 @@ class Sandbox:
         inner = [
             EMULATOR,
             "--log-level=info",
-            f"--runtime-api-address=127.0.0.1:{runtime_port}",
+            f"--runtime-api-address=127.0.0.1:{self.runtime_port}",
             f"--runtime-interface-emulator-address=127.0.0.1:{self.port}",
             *function.command,
         ]
