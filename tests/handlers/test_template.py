@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from handlers.redrive.request_model import ReplayRequest
 from handlers.redrive.table import definition
 
 HANDLERS = Path(__file__).parents[2] / "handlers"
@@ -57,6 +58,17 @@ def test_every_name_in_a_definition_is_filled_in_and_the_other_way_round(resourc
         assert names == set(machine["DefinitionSubstitutions"])
         assert json.loads(text)["QueryLanguage"] == "JSONata"
         assert machine["Type"] == "STANDARD"
+
+
+def test_what_a_schedule_sends_is_a_request_with_the_guards_on(resources: dict[str, Any]) -> None:
+    sent = {
+        name: json.loads(re.sub(r"\$\{[^}]+\}", "0" * 16, one["Properties"]["Target"]["Input"]["Sub"]))
+        for name, one in resources.items()
+        if one["Type"] == "AWS::Scheduler::Schedule"
+    }
+    assert sent["QueueSchedule"]["automatic"] is True
+    request = ReplayRequest.model_validate(sent["GroupSchedule"])
+    assert (request.canary, request.force, request.confirmUnknown, request.rerunAmbiguous) == (1, False, False, False)
 
 
 def test_every_handler_is_there(resources: dict[str, Any]) -> None:
