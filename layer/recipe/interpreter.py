@@ -36,13 +36,27 @@ OPENSSL_WITHOUT = {
     "no use for a TLS client": "ts cms ct async fips ml-dsa slh-dsa",
 }
 
-# Answers that configure cannot find out by looking at the machine that builds.
+# What configure would find out by running programs. It is Linux that the layer runs on, not the machine that builds: under
+# `nice`, for one, configure finds a broken nice().
 CONFIGURE_ANSWERS = {
-    "ac_cv_file__dev_ptmx": "yes",
-    "ac_cv_file__dev_ptc": "no",
+    "ac_cv_aligned_required": "no",
+    "ac_cv_broken_mbstowcs": "no",
+    "ac_cv_broken_nice": "no",
+    "ac_cv_broken_poll": "no",
+    "ac_cv_broken_sem_getvalue": "no",
     "ac_cv_buggy_getaddrinfo": "no",
-    "ac_cv_working_openssl_ssl": "yes",
+    "ac_cv_computed_gotos": "yes",
+    "ac_cv_file__dev_ptc": "no",
+    "ac_cv_file__dev_ptmx": "yes",
+    "ac_cv_have_chflags": "no",
+    "ac_cv_have_lchflags": "no",
+    "ac_cv_posix_semaphores_enabled": "yes",
+    "ac_cv_pthread_is_default": "yes",
+    "ac_cv_rshift_extends_sign": "yes",
     "ac_cv_working_openssl_hashlib": "yes",
+    "ac_cv_working_openssl_ssl": "yes",
+    "ac_cv_working_tzset": "yes",
+    "ac_cv_x87_double_rounding": "no",
 }
 
 SECTIONS = "-ffunction-sections -fdata-sections"

@@ -70,7 +70,7 @@ def test_a_port_that_accepts_but_does_not_answer_costs_50_ms(layer: Path, state:
         (state / "proxy").write_text(f"{proxy.address}\n")
         assert shown(layer, state)["api"] == REAL_API
         # 50 ms, and what a busy machine adds.
-        assert 0.03 < proxy.waited_s.get(timeout=20) < 0.5
+        assert 0.03 < proxy.waited_s.get(timeout=20) < 2.0
 
 
 @pytest.mark.parametrize(
