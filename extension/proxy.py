@@ -339,7 +339,9 @@ class _Exchange:
 
     def _guard(self, error: BaseException) -> None:
         say.fault("proxy: watch", error)
-        self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.give_up()
 
     def _note_request(self, parts: list[bytes]) -> None:
         if self._watch is not None:

@@ -137,6 +137,13 @@ class Watch:
             say.fault("looking into an answer", error)
             return None
 
+    def give_up(self) -> None:
+        """Nothing more is noted of this exchange: nobody may wait for what it would have told."""
+        if self.invocation is not None:
+            self.invocation.released.set()
+        elif self._id is not None:
+            self._table.suspect(self._id)
+
     def over(self) -> None:
         """The exchange has ended, well or not."""
         if self._over is not None:

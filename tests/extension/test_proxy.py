@@ -862,6 +862,24 @@ def test_a_fault_in_the_table_disturbs_no_forwarding(
     assert capfd.readouterr().out.count("a bug of ours") >= 1
 
 
+@pytest.mark.parametrize("call", ["keep", "whole", "posted"])
+def test_a_fault_in_the_noting_ends_the_hold(call: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(place.table, call, broken)
+    invocation = place.table.expect("a", 0, "arn")
+    with place.connect() as sock:
+        for asked, answered in (
+            (next_request(), event_answer("a")),
+            (request("POST", f"{API}/invocation/a/response", b"{}"), ACCEPTED),
+        ):
+            place.upstream.script = expecting(len(asked), answered, [])
+            sock.sendall(asked)
+            assert read_exactly(sock, len(answered)) == answered
+    assert invocation.released.wait(WAIT_S)
+
+
 # Many at once
 
 
