@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cli import failures, groups, redrive
 from cli.output import CommandError, fail
 from cli.session import Session
+from cli.sift import sift
 
 app = typer.Typer(
     name="backstop",
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.add_typer(failures.app, name="failures")
 app.add_typer(groups.app, name="groups")
 app.add_typer(redrive.app, name="redrive")
+app.command()(sift)
 
 
 @app.callback()

@@ -206,3 +206,22 @@ def test_a_queues_mark_is_shown_and_cleared(world: World, run: Run) -> None:
     assert "5 of 5" in run("redrive", "queue", "mark", arn)[1]
     assert run("redrive", "queue", "clear", arn)[0] == 0
     assert "not marked" in run("redrive", "queue", "mark", arn)[1]
+
+
+def test_a_sift_counts_first_and_runs_only_with_an_archive_and_a_yes(world: World, run: Run, tmp_path: Path) -> None:
+    dlq = world.sqs.create_queue(QueueName="dlq")["QueueUrl"]
+    world.sqs.send_message(QueueUrl=dlq, MessageBody='{"tenant":"gone"}')
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - {name: gone, when: \"body.tenant == 'gone'\", do: delete}\n")
+    (counted,) = lines(run("--json", "sift", str(rules), dlq)[1])
+    assert counted["rules"] == {"gone": {"delete": 1}}
+    assert run("sift", str(rules), dlq, "--run")[0] == 2
+    assert run("sift", str(rules), dlq, "--run", "--archive", str(tmp_path / "archive"))[0] == 2
+    code, out, told = run("sift", str(rules), dlq, "--run", "--archive", str(tmp_path / "archive"), "--yes")
+    assert (code, told) == (0, ""), out
+    assert "Messages" not in world.sqs.receive_message(QueueUrl=dlq)
+    assert list((tmp_path / "archive").glob("intents-*.jsonl"))
+    rules.write_text("rules:\n  - {name: gone, when: id, do: resend}\n")
+    code, _, told = run("sift", str(rules), dlq)
+    assert code == 2
+    assert "resend" in told
