@@ -70,9 +70,9 @@ class Sidecar:
         self._register()
         if telemetry is not None:
             _part("telemetry", lambda: self._subscribe(*telemetry))
-        self._say_ready()
+        _part("ready line", self._say_ready)
         if self._table.concurrent:
-            self._send_leftovers()
+            _part("spool", self._send_leftovers)
         while True:
             event = self._next()
             kind = event.get("eventType")
@@ -308,8 +308,16 @@ def _say_problems(settings: Settings) -> None:
         say.warn_once(problem.name, problem.why)
     for name in settings.unknown:
         say.warn_once(name, "no such setting in this version; it is ignored")
-    if settings.queue_url is None and settings.capture != "off":
+    told = any(problem.name == "BACKSTOP_QUEUE_URL" for problem in settings.problems)
+    if settings.queue_url is None and settings.capture != "off" and not told:
         say.warn_once("BACKSTOP_QUEUE_URL", "not set: failures end as last-resort lines in the log")
+
+
+def _lambda_address(environ: dict[str, str]) -> tuple[str, int]:
+    try:
+        return net.split_address(environ.get("AWS_LAMBDA_RUNTIME_API", ""))
+    except ValueError:
+        return _LOOPBACK, 9001
 
 
 def _idle(api: LambdaApi) -> None:
@@ -327,11 +335,11 @@ def _idle(api: LambdaApi) -> None:
 def main() -> None:
     """Run the sidecar, whatever happens; the process ends only after SHUTDOWN."""
     environ = dict(os.environ)
-    settings = _part("settings", lambda: Settings(environ)) or Settings({})
-    say.set_level(settings.log_level)
-    _part("settings", lambda: _say_problems(settings))
-    api = LambdaApi(settings.runtime_api or (_LOOPBACK, 9001), NAME)
+    api = LambdaApi(_lambda_address(environ), NAME)
     try:
+        settings = Settings(environ)
+        say.set_level(settings.log_level)
+        _part("settings", lambda: _say_problems(settings))
         if settings.disable:
             _idle(api)
         else:

@@ -97,21 +97,21 @@ class LambdaStandIn(Server):
     def _converse(self, sock: socket.socket) -> None:
         while (request := read_request(sock)) is not None:
             self.requests.append(request)
-            response = self._respond(request)
+            response = self._respond(request, sock)
             if response == CUT:
                 return
             sock.sendall(response)
 
-    def _respond(self, request: Request) -> bytes:
+    def _respond(self, request: Request, sock: socket.socket) -> bytes:
         call = (request.method, request.target)
         if call == ("POST", "/2020-01-01/extension/register"):
             return self.register_answers.pop(0) if self.register_answers else self._registered()
         if call == ("GET", "/2020-01-01/extension/event/next"):
-            return self._next_event(request)
+            return self._next_event(request, sock)
         if call == ("PUT", "/2022-07-01/telemetry"):
             return self.telemetry_answers.pop(0) if self.telemetry_answers else answer(200, b'"OK"')
         if call == ("GET", "/2018-06-01/runtime/invocation/next"):
-            return self.invocations.get()
+            return take(self.invocations, sock)
         if request.method == "POST" and request.target.startswith("/2018-06-01/runtime/"):
             self.posted.append((request.target.removeprefix("/2018-06-01/runtime/"), request.body))
             return answer(202, {"status": "OK"})
@@ -121,12 +121,27 @@ class LambdaStandIn(Server):
         about = {"functionName": "pay", "functionVersion": "$LATEST", "handler": "index.handler"}
         return answer(200, about, f"Lambda-Extension-Identifier: {IDENTIFIER}")
 
-    def _next_event(self, request: Request) -> bytes:
+    def _next_event(self, request: Request, sock: socket.socket) -> bytes:
         if request.headers.get("lambda-extension-identifier") != IDENTIFIER:
             return fault(403, "Extension.UnknownExtensionIdentifier")
         self.asked_at.append(time.monotonic())
         self.asked.release()
-        return self.events.get()
+        return take(self.events, sock)
+
+
+def take(answers: queue.Queue[bytes], sock: socket.socket) -> bytes:
+    """Wait for the next answer; one that has died takes none with it."""
+    while True:
+        try:
+            return answers.get(timeout=0.02)
+        except queue.Empty:
+            try:
+                if not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    return CUT
+            except BlockingIOError:
+                continue
+            except OSError:
+                return CUT
 
 
 def body_of(request: Request) -> dict[str, Any]:
