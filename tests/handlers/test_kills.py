@@ -41,7 +41,7 @@ ARN = "arn:aws:lambda:eu-central-1:123456789012:function:"
 GROUPS = {"fixed": "00000000000000aa", "broken": "00000000000000bb", "poison": "00000000000000cc"}
 CONCURRENCY = 6
 # How long a claim lasts in this test: a worker needs milliseconds.
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Size:
     kill_after_s: tuple[float, float]
 
 
-SMALL = Size(fixed=70, broken=8, poison=2, kills=3, kill_after_s=(0.05, 0.5))
+SMALL = Size(fixed=60, broken=6, poison=2, kills=2, kill_after_s=(0.05, 0.5))
 LARGE = Size(fixed=6_000, broken=3_950, poison=50, kills=50, kill_after_s=(0.1, 3.0))
 
 

@@ -118,7 +118,7 @@ def test_a_running_task_is_adopted(queues: Queues, monkeypatch: pytest.MonkeyPat
 
 def test_the_deadline_cancels_the_task(queues: Queues) -> None:
     queues.fail(60)
-    done = queues.run(maxMessagesPerSecond=1, deadlineSeconds=2, pollSeconds=1)
+    done = queues.run(maxMessagesPerSecond=1, deadlineSeconds=1, pollSeconds=1)
     assert (done["status"], done["output"]["status"]) == ("SUCCEEDED", "deadline"), done
     assert 0 < done["output"]["moved"] < 60
     assert queues.depth(queues.dlq) == 60 - done["output"]["moved"]
