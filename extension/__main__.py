@@ -117,8 +117,8 @@ class Sidecar:
         if self._settings.capture == "off":
             return
         self._table.shutdown(str(event.get("shutdownReason") or ""))
-        for failure in self._table.unfiled():  # another thread may be at it, or about to be
-            failure.filed.wait(until - time.monotonic())
+        for failure in self._table.unwritten():  # another thread may be at it, or about to be
+            failure.spooled.wait(until - time.monotonic())
         if self._made is not None or self._has_leftovers():
             self._clerk().close(until)
 

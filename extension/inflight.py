@@ -290,13 +290,13 @@ class Table:
         for invocation in touched:
             self._tell(invocation)
 
-    def unfiled(self) -> list[Invocation]:
-        """Return the failures whose records are not on their way yet."""
+    def unwritten(self) -> list[Invocation]:
+        """Return the failures whose records are not in the spool yet."""
         with self._lock:
             known = list(self._by_id.values())
             if self._init_failed is not None:
                 known.append(self._init_failed)
-        return [one for one in known if one.outcome is not None and one.outcome.failed and not one.filed.is_set]
+        return [one for one in known if one.outcome is not None and one.outcome.failed and not one.spooled.is_set]
 
     # -- telemetry's signals -------------------------------------------------------------------------------------
 

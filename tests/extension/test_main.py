@@ -671,6 +671,19 @@ def test_a_crash_is_known_at_once_and_sent_at_shutdown(place: Place) -> None:
     assert b'"requestPayload":{"a":1.00},' in place.queue.bodies[-1].encode()
 
 
+def test_waiting_for_log_lines_does_not_cost_a_crash_its_sending(place: Place) -> None:
+    life = place.start(log_wait_ms="2000")
+    assert life.ready()["telemetry"] is True
+    with runtime_process(life) as process:
+        runtime = life.runtime()
+        place.deliver(runtime)
+        process.kill()
+        place.platform.wait_for_next()
+    assert life.shut_down("failure") < 1.5
+    assert set(place.conditions()) == {"Crash"}
+    assert life.said("undelivered") == []
+
+
 def test_an_error_and_the_exit_after_it_are_one_crash(place: Place) -> None:
     life = place.start(log_wait_ms="0")
     life.ready()
