@@ -60,7 +60,7 @@ ROWS = (
 )
 
 NOTES = {
-    "large": "More than fits a message: cut and marked. Its size and SHA-256 are the whole event's.",
+    "large": "More than fits a message: the event is in the bucket, whole, and the record names its place.",
     "base64": "The record has the event's bytes as base64.",
     "refused": "The same; the client cannot read such an event, and posts that as its error.",
     "amended": "The client posts the error, then its process ends: one record, whose later signal amends it under the same id.",

@@ -40,7 +40,7 @@ def proxied(client: Client, layer: Path, moto: Moto, tmp_path_factory: pytest.Te
         settings = {"PROXY_UPSTREAM": f"127.0.0.1:{platform.port}", "NEXT_WRAPPER": "/tmp/divert"}
         function = client.function(layer, attached(queue.url, moto.url, **settings))
         sandbox = Sandbox(function, folder)
-        _talk(sandbox, runtime)
+        _talk(sandbox, runtime, platform)
     return Traffic(exchanges(runtime.connections), exchanges(platform.connections), _per_connection(runtime))
 
 
@@ -70,16 +70,18 @@ def test_connections_are_kept_as_without_the_layer(proxied: Traffic, plain: Traf
     assert proxied.per_connection == plain.per_connection
 
 
-def _talk(sandbox: Sandbox, tee: Tee) -> None:
-    """Sends the events, with the runtime led to the tee by a wrapper."""
+def _talk(sandbox: Sandbox, *tees: Tee) -> None:
+    """Sends the events, with the runtime led to the first tee by a wrapper."""
     divert = sandbox.tmp / "divert"
-    divert.write_text(f'#!/bin/sh\nexport AWS_LAMBDA_RUNTIME_API=127.0.0.1:{tee.port}\nexec "$@"\n')
+    divert.write_text(f'#!/bin/sh\nexport AWS_LAMBDA_RUNTIME_API=127.0.0.1:{tees[0].port}\nexec "$@"\n')
     divert.chmod(0o755)
     with sandbox:
         for event in EVENTS:
             sandbox.invoke(event)
-        # The last one is there before the emulator goes.
-        sandbox.wait_for(lambda: sum(_per_connection(tee)) == 2 * len(EVENTS) + 1, "the last GET /next")
+        requests = 2 * len(EVENTS) + 1
+        sandbox.wait_for(lambda: all(sum(_per_connection(tee)) == requests for tee in tees), "the last GET /next")
+        for tee in tees:
+            tee.freeze()
 
 
 def _proxy_port(sandbox: Sandbox) -> int:
