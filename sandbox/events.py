@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.config import Function
 from sandbox.registry import Extension
+from sandbox.subscription import LOGS_SCHEMAS
 
 Record = dict[str, Any] | str
 
@@ -25,6 +26,31 @@ class Event:
     @property
     def category(self) -> str:
         return "platform" if self.kind.startswith("platform.") else self.kind
+
+    def for_subscriber(self, schema: str, *, json_logs: bool) -> list[bytes]:
+        """What a subscriber of this schema gets of it: mostly itself; the Logs API's schemas have fewer and simpler events."""
+        if schema not in LOGS_SCHEMAS:
+            return [self.encode(schema, json_logs=json_logs)]
+        return [event.encode("2022-07-01", json_logs=False) for event in self._as_logs(schema)]
+
+    def _as_logs(self, schema: str) -> list[Event]:
+        """As "Lambda Logs API" has them: start, end, report; runtimeDone from 2021-03-18 on; no events of the initialization."""
+        record = self.record
+        if isinstance(record, str) or self.kind in ("platform.extension", "platform.logsDropped"):
+            return [self]
+        if self.kind == "platform.telemetrySubscription":
+            return [replace(self, kind="platform.logsSubscription")]
+        shown: dict[str, Any] = {
+            name: record[name] for name in ("requestId", "version", "status", "metrics") if name in record
+        }
+        if self.kind == "platform.start":
+            return [replace(self, record=shown)]
+        if self.kind == "platform.runtimeDone" and schema != LOGS_SCHEMAS[0]:
+            return [replace(self, record={name: shown[name] for name in ("requestId", "status")})]
+        if self.kind == "platform.report":
+            end = replace(self, kind="platform.end", record={"requestId": shown["requestId"]})
+            return [end, replace(self, record={name: shown[name] for name in ("requestId", "metrics")})]
+        return []
 
     def encode(self, schema: str, *, json_logs: bool) -> bytes:
         """As JSON. Schema 2022-07-01 has text only in log records; the later ones have objects where logging is in JSON."""

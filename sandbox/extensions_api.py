@@ -71,28 +71,34 @@ class ExtensionsApi:
         return answer
 
     async def subscribe(self, request: Request) -> Answer:
+        return await self._subscribe(request, logs_api=False)
+
+    async def subscribe_to_logs(self, request: Request) -> Answer:
+        """The Logs API, which the Telemetry API supersedes. Managed Instances never had it."""
+        if self._life.function.managed:
+            await request.body.read(_MAX_BODY)
+            return answers.error(202, "Logs.NotSupported", "Logs API is not supported")
+        return await self._subscribe(request, logs_api=True)
+
+    async def _subscribe(self, request: Request, *, logs_api: bool) -> Answer:
         life = self._life
         body = await request.body.read(_MAX_BODY)
         try:
             extension = life.registry.identify(request.headers)
         except Refused as refused:
             return refused.answer
+        api = "Logs" if logs_api else "Telemetry"
         if not life.hub.open:
-            return answers.forbidden("Telemetry.SubscriptionClosed", "Telemetry API subscription is closed")
+            return answers.forbidden(f"{api}.SubscriptionClosed", f"{api} API subscription is closed")
         try:
-            wanted = subscription.parse(body, managed=life.function.managed)
+            wanted = subscription.parse(body, managed=life.function.managed, logs_api=logs_api)
         except subscription.Invalid as invalid:
             return invalid.answer
         if extension.name in life.hub.subscribers:
-            # As AWS's source; what production answers is not documented.
+            # As AWS's source; what production answers is not documented. The two APIs exclude one another.
             return answers.SERVER_ERROR
         life.hub.subscribe(extension.name, wanted)
         return Answer(200, b'"OK"', {"Content-Type": answers.JSON_TYPE})
-
-    async def subscribe_to_logs(self, request: Request) -> Answer:
-        """The Logs API, which the Telemetry API supersedes, is answered as a local place without it would."""
-        await request.body.read(_MAX_BODY)
-        return answers.error(202, "Logs.NotSupported", "Logs API is not supported")
 
 
 def invoke_event(request_id: str, deadline_ms: int, arn: str, trace: str) -> dict[str, object]:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from sandbox.answers import Answer, error
 
+# The Logs API, which the Telemetry API supersedes, has the same subscription with schemas of its own.
+LOGS_SCHEMAS = ("2020-08-15", "2021-03-18")
 SCHEMAS = ("2022-07-01", "2022-12-13", "2025-01-29")
 TYPES = ("platform", "function", "extension")
 HOSTS = ("sandbox.localdomain", "sandbox")
@@ -47,8 +49,8 @@ class Invalid(Exception):
         return error(400, "ValidationError", str(self))
 
 
-def parse(body: bytes, *, managed: bool) -> Subscription:
-    """Raises Invalid. `managed`: Managed Instances take schema 2025-01-29 only."""
+def parse(body: bytes, *, managed: bool, logs_api: bool = False) -> Subscription:
+    """Raises Invalid. `managed`: Managed Instances take schema 2025-01-29 only. `logs_api`: PUT /2020-08-15/logs."""
     try:
         wanted = json.loads(body)
     except ValueError as problem:
@@ -56,7 +58,10 @@ def parse(body: bytes, *, managed: bool) -> Subscription:
     if not isinstance(wanted, dict):
         raise Invalid("schema validation error: the body is not an object")
     schema = wanted.get("schemaVersion")
-    allowed = SCHEMAS[-1:] if managed else SCHEMAS
+    allowed = LOGS_SCHEMAS if logs_api else SCHEMAS[-1:] if managed else SCHEMAS
+    if logs_api:
+        # As old as the API: subscriptions of its first version name no schema.
+        schema = schema or LOGS_SCHEMAS[0]
     if not isinstance(schema, str) or schema not in allowed:
         raise Invalid(f"schema validation error: schemaVersion must be one of {', '.join(allowed)}")
     port, path = _destination(wanted.get("destination"))

@@ -41,10 +41,10 @@ class Subscriber:
     def take(self, event: Event) -> None:
         if event.category not in self.subscription.types:
             return
-        encoded = event.encode(self.subscription.schema, json_logs=self._hub.json_logs)
-        self._idle.clear()
-        self._dropped(self._batcher.add(encoded, time.monotonic()))
-        self._wake.set()
+        for encoded in event.for_subscriber(self.subscription.schema, json_logs=self._hub.json_logs):
+            self._idle.clear()
+            self._dropped(self._batcher.add(encoded, time.monotonic()))
+            self._wake.set()
 
     def flush(self) -> None:
         """Send what is there without waiting for timeoutMs."""

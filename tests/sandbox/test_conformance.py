@@ -386,7 +386,24 @@ def test_subscription_duplicate_and_closed(scripted: Scripted) -> None:
     assert (closed.status, closed.error_type) == (403, "Telemetry.SubscriptionClosed")
 
 
-def test_logs_api_is_not_supported(scripted: Scripted) -> None:
-    actors = scripted()
+def test_logs_api(scripted: Scripted) -> None:
+    actors = scripted(extensions=["one", "two"])
+    actors.begin()
+    one, two = actors.extension("one"), actors.extension("two")
+    actors.started("two")
+    one.register("INVOKE")
+    two.register("INVOKE")
+    logs = json.dumps({"schemaVersion": "2021-03-18", "types": ["platform"], "destination": HTTP}).encode()
+    assert actors.api.call("PUT", "/2020-08-15/logs", logs, one.headers).status == 200
+    # The Telemetry API's schemas are not the Logs API's.
+    telemetry = {"schemaVersion": "2022-07-01", "types": ["platform"], "destination": HTTP}
+    refused = actors.api.call("PUT", "/2020-08-15/logs", json.dumps(telemetry).encode(), two.headers)
+    assert (refused.status, refused.error_type) == (400, "ValidationError")
+    # After one of the two, the other is an error.
+    assert one.subscribe(telemetry).status == 500
+
+
+def test_logs_api_is_not_supported_on_managed_instances(scripted: Scripted) -> None:
+    actors = scripted(mode=Mode.MANAGED, options={"wait_for_init": False})
     reply = actors.api.call("PUT", "/2020-08-15/logs", b"{}")
     assert (reply.status, reply.error_type) == (202, "Logs.NotSupported")

@@ -177,6 +177,30 @@ def test_log_records(schema: str, json_logs: bool, line: str, record: Any) -> No
     assert encoded == {"time": "1970-01-01T00:00:00.500Z", "type": "function", "record": record}
 
 
+Shown = list[tuple[str, Any]]
+START: Shown = [("platform.start", {"requestId": "1", "version": "2"})]
+DONE: Shown = [("platform.runtimeDone", {"requestId": "1", "status": "success"})]
+METRICS = {"durationMs": 1}
+REPORT: Shown = [("platform.end", {"requestId": "1"}), ("platform.report", {"requestId": "1", "metrics": METRICS})]
+LINE_SHOWN: Shown = [("function", "line")]
+# The record, and what the Logs API's two schemas make of it.
+LOGS: dict[str, tuple[Any, Shown, Shown]] = {
+    "platform.initStart": ({"phase": "init"}, [], []),
+    "platform.start": ({"requestId": "1", "version": "2", "tracing": {}}, START, START),
+    "platform.runtimeDone": ({"requestId": "1", "status": "success", "spans": []}, [], DONE),
+    "platform.report": ({"requestId": "1", "status": "success", "metrics": METRICS}, REPORT, REPORT),
+    "function": ("line", LINE_SHOWN, LINE_SHOWN),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_what_subscribers_of_the_logs_api_get(kind: str) -> None:
+    record, oldest, newest = LOGS[kind]
+    for schema, expected in (("2020-08-15", oldest), ("2021-03-18", newest)):
+        encoded = Event(0.0, kind, record).for_subscriber(schema, json_logs=False)
+        assert [(one["type"], one["record"]) for one in map(json.loads, encoded)] == expected
+
+
 def test_lone_surrogates_do_not_break_a_batch() -> None:
     assert json.loads(Event(0, "function", "a\ud800b").encode("2025-01-29", json_logs=False))["record"] == "a?b"
 
