@@ -171,10 +171,21 @@ sources() {
     fi
 }
 
+# check_scripts BIN FILE...: scripts without a suffix, which ruff does not find and of which mypy takes one at a time.
+check_scripts() {
+    local bin=$1 file status=0
+    shift
+    "$bin/ruff" check --quiet "$@" && "$bin/ruff" format --quiet --check "$@" || status=1
+    for file in "$@"; do
+        "$bin/mypy" --strict "$file" || status=1
+    done
+    return "$status"
+}
+
 lint() {
     make_venv
     local bin=$VENV/bin file first status=0
-    local -a shell=() python=() templates=()
+    local -a shell=() python=() scripts=() templates=()
     while IFS= read -r -d '' file; do
         case ${file##*/} in
             *.sh) shell+=("$file") ;;
@@ -185,7 +196,7 @@ lint() {
                 first=
                 IFS= read -r first <"$file" 2>/dev/null || true
                 case $first in
-                    '#!'*python*) python+=("$file") ;;
+                    '#!'*python*) scripts+=("$file") ;;
                     '#!'*sh | '#!'*sh' '*) shell+=("$file") ;;
                 esac
                 ;;
@@ -203,7 +214,10 @@ lint() {
     }
     check 'ruff check' "$bin/ruff" check --quiet .
     check 'ruff format' "$bin/ruff" format --quiet --check .
-    check "mypy --strict (${#python[@]} files)" "$bin/mypy" --strict --scripts-are-modules "${python[@]}"
+    check "mypy --strict (${#python[@]} files)" "$bin/mypy" --strict "${python[@]}"
+    if ((${#scripts[@]} > 0)); then
+        check "Python scripts (${#scripts[@]} files)" check_scripts "$bin" "${scripts[@]}"
+    fi
     check "shellcheck (${#shell[@]} files)" "$bin/shellcheck" "${shell[@]}"
     if ((${#templates[@]} > 0)); then
         check "cfn-lint (${#templates[@]} files)" "$bin/cfn-lint" --non-zero-exit-code informational "${templates[@]}"

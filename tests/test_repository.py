@@ -90,7 +90,8 @@ def test_no_file_names_a(rule: str) -> None:
     }
     found = []
     for path in sources():
-        if path.stat().st_size > TEXT_LIMIT:
+        # Cargo.lock calls its default registry by one fixed name, whichever mirror is in use.
+        if path.stat().st_size > TEXT_LIMIT or path.name == "Cargo.lock":
             continue
         try:
             text = path.read_text(encoding="utf-8")
