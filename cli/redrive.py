@@ -7,15 +7,18 @@ import time
 import uuid
 from typing import Annotated, Any
 
+import boto3
 import typer
 
 from cli import queue
 from cli.failures import Function, Group, Since, Statuses, Until, confirm, when
 from cli.output import CommandError, console, put_json, put_table
 from cli.session import Session, plain
-from cli.watch import follow
+from cli.watch import follow, tell_report
 from handlers.redrive.ledger import RedriveStatus
 from handlers.redrive.planner import preview
+from handlers.redrive.replay import is_running
+from handlers.redrive.report import Reporter
 from handlers.redrive.request_model import ReplayRequest
 from handlers.redrive.views import summary
 
@@ -214,10 +217,37 @@ def cancel(
         session.states.stop_execution(
             executionArn=found["execution"], error="Redrive.Cancelled", cause="backstop redrive cancel"
         )
+        _tell_settled(session, _settle(session, redrive_id, ""))
+        return
     if session.as_json:
         put_json({"redriveId": redrive_id, "status": str(RedriveStatus.CANCELLING)})
     else:
         console.print(f"redrive {redrive_id} is being cancelled", highlight=False)
+
+
+@app.command()
+def settle(context: typer.Context, redrive_id: str) -> None:
+    """Close the books of a redrive whose execution has ended before its report: what is in flight becomes ambiguous."""
+    session: Session = context.obj
+    found = _redrive(session, redrive_id)
+    if is_running(found["execution"]):
+        raise CommandError(f"redrive {redrive_id} is still running", f"`backstop redrive cancel {redrive_id}` stops it")
+    _tell_settled(session, _settle(session, redrive_id, "its execution ended before its report"))
+
+
+def _settle(session: Session, redrive_id: str, ending: str) -> dict[str, Any]:
+    if session.bucket is None:
+        raise CommandError(
+            "the bucket is not known", "give --bucket, or set BACKSTOP_BUCKET (output BucketName of the stack)"
+        )
+    return Reporter(session.ledger, boto3.client("s3"), session.bucket, time.time).report(redrive_id, ending)
+
+
+def _tell_settled(session: Session, report: dict[str, Any]) -> None:
+    if session.as_json:
+        put_json(report)
+    else:
+        tell_report(report)
 
 
 @app.command()

@@ -68,15 +68,20 @@ def _tell_end(session: Session, redrive_id: str, described: dict[str, Any]) -> N
     if session.as_json:
         put_json({"redriveId": redrive_id, "execution": described["status"], "report": report})
     elif report:
-        console.print(
-            f"{redrive_id} {report['status']}: {report['resolved']} resolved, {report['failed']} failed, "
-            f"{report['quarantined']} quarantined, {report['ambiguous']} ambiguous, {report['notRun']} not run",
-            highlight=False,
-        )
-        for failure_id in redrive.get("ambiguousIds") or []:
-            console.print(f"  ambiguous: {failure_id}", highlight=False)
+        tell_report({**report, "ambiguousIds": redrive.get("ambiguousIds") or []})
     if described["status"] == "SUCCEEDED":
         return
     why = (report or {}).get("why") or described.get("cause") or described["status"]
     step = f"look at `backstop failures list --status failed`, then `backstop redrive resume {redrive_id}`"
     raise CommandError(f"redrive {redrive_id} did not complete: {why}", step if report else "")
+
+
+def tell_report(report: dict[str, Any]) -> None:
+    """Print a report for people."""
+    console.print(
+        f"{report['redriveId']} {report['status']}: {report['resolved']} resolved, {report['failed']} failed, "
+        f"{report['quarantined']} quarantined, {report['ambiguous']} ambiguous, {report['notRun']} not run",
+        highlight=False,
+    )
+    for failure_id in report["ambiguousIds"]:
+        console.print(f"  ambiguous: {failure_id}", highlight=False)

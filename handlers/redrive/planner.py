@@ -119,7 +119,8 @@ class Planner:
 
     def _new(self, request: ReplayRequest, execution: str, redrive_id: str) -> dict[str, Any]:
         known = self._ledger.redrive(redrive_id)
-        if known is not None and not (known.get("execution") == execution and known["status"] == RedriveStatus.PLANNED):
+        # The same execution asks again only where the answer to its first asking was lost: nothing has run yet.
+        if known is not None and known["execution"] != execution:
             raise NotPlanned(f"there is a redrive {redrive_id} already: resume it, or choose another id")
         found = preview(self._table, self._events, request, self._clock())
         canary = found.ids[: request.canary]
@@ -134,7 +135,9 @@ class Planner:
             "execution": execution,
         }
         self._put(redrive_id, "plan.json", {"ids": found.ids, "refused": found.refused})
-        if known is None and not self._ledger.open(item):
+        if known is not None:
+            self._ledger.update(redrive_id, summary=found.summary, toleratedFailures=tolerated)
+        elif not self._ledger.open(item):
             raise NotPlanned(f"there is a redrive {redrive_id} already: resume it, or choose another id")
         return self._answer(redrive_id, request, found.summary, canary, found.ids[len(canary) :], tolerated)
 

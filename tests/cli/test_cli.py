@@ -225,3 +225,22 @@ def test_a_sift_counts_first_and_runs_only_with_an_archive_and_a_yes(world: Worl
     code, _, told = run("sift", str(rules), dlq)
     assert code == 2
     assert "resend" in told
+
+
+def test_a_redrive_that_was_stopped_hard_is_settled(replays: Replays, run: Run) -> None:
+    ids = replays.capture(6)
+
+    def cut_off(invocation: Invocation) -> bytes:
+        if len(replays.ran()) == 3:
+            (redrive,) = replays.world.items("Redrive")
+            replays.machine.client.stop_execution(executionArn=redrive["execution"])
+            raise ConnectionResetError
+        return b"null"
+
+    replays.behave(cut_off)
+    request = {"select": {"group": FINGERPRINT}, "concurrency": 1, "redriveId": "cut"}
+    assert replays.machine.run(request)["status"] == "ABORTED"
+    (settled,) = lines(run("--json", "redrive", "settle", "cut")[1])
+    assert settled["status"] == "failed"
+    assert settled["resolved"] + settled["ambiguous"] + settled["notRun"] == len(ids)
+    assert "inflight" not in replays.statuses().values()
