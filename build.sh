@@ -125,6 +125,19 @@ make_emulator() {
     "$VENV/bin/python" -m tests.e2e.harness.fetch >&2
 }
 
+# The functions of the language tests, each built once into the cache: those of interpreters, or, with --all, of every language.
+make_functions() {
+    if [[ " $* " == *' --all '* ]]; then
+        say "the functions of the language tests in every language (the first build takes minutes)"
+        "$VENV/bin/python" -m tests.languages.build >&2
+        say "the sandbox's peers in Rust"
+        "$VENV/bin/python" -m tests.sandbox.rust_peer >&2
+    else
+        say "the functions of the language tests"
+        "$VENV/bin/python" -m tests.languages.build python bash >&2
+    fi
+}
+
 # What the emulator runs in its own mount namespace, and the functions it runs there.
 need_emulator_commands() {
     need_commands unshare:util-linux mount:mount curl:curl
@@ -149,6 +162,7 @@ run_tests() {
     need_emulator_commands
     make_layer
     make_emulator
+    make_functions "$@"
     say "pytest $*"
     exec "$VENV/bin/python" -m pytest "$@"
 }
