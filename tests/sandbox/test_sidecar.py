@@ -279,21 +279,24 @@ def test_an_answer_is_not_later_with_the_sidecar(
         assert max(record["metrics"]["durationMs"] for record in reports) < 200 + 100
 
 
-def gaps(sandbox: Sandbox) -> list[float]:
-    """Seconds from each forwarded response to the sidecar's /next, by the sandbox's own clock, sorted."""
+def gaps(sandbox: Sandbox, who: str) -> list[float]:
+    """Seconds from each forwarded response to the next /next of `who`, by the sandbox's own clock, sorted."""
     found = []
     answered_at: float | None = None
     for entry in sandbox.journal.entries():
         if entry.kind == "answer" and entry.what.endswith("/response"):
             answered_at = entry.at
-        elif answered_at is not None and entry.kind == "call" and entry.who == "backstop":
+        elif answered_at is not None and entry.kind == "call" and entry.who == who and entry.what.endswith("/next"):
             found.append(entry.at - answered_at)
             answered_at = None
     return sorted(found)
 
 
 def test_next_follows_a_success_at_once(start: Callable[..., Sandbox]) -> None:
-    """1 ms p50, 5 ms p99. The best of a few rounds: whatever else runs on the machine only ever adds to them."""
+    """1 ms p50, 5 ms p99, in the best of a few rounds: whatever else runs on the machine only ever adds to them.
+
+    On a machine that is never quiet, the runtime's own /next tells how much that is: it waits for nothing but the machine.
+    """
     rounds = []
     for _ in range(8):
         sandbox = start(options={"freezes": False})
@@ -301,9 +304,10 @@ def test_next_follows_a_success_at_once(start: Callable[..., Sandbox]) -> None:
             sandbox.invoke(sent("", number))
             sandbox.settle()
         sandbox.stop()
-        found = gaps(sandbox)
+        found, noise = gaps(sandbox, "backstop"), gaps(sandbox, "runtime")
         assert len(found) >= 99
-        rounds.append((found[len(found) // 2], found[-2]))
-        if rounds[-1][0] < 0.001 and rounds[-1][1] < 0.005:
+        middle, late = len(found) // 2, -2
+        rounds.append((found[middle], found[late], noise[middle], noise[late]))
+        if found[middle] < max(0.001, 1.5 * noise[middle]) and found[late] < max(0.005, 1.5 * noise[late]):
             return
-    raise AssertionError(f"p50 and p99 of each round, in seconds: {rounds}")
+    raise AssertionError(f"p50 and p99 of each round, and those of the runtime's /next, in seconds: {rounds}")

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tests.e2e.harness.fetch import cache_dir
 
-_SOURCES = ("Cargo.toml", "src/main.rs")
+_SOURCES = ("Cargo.toml", "src/main.rs", "src/bin/their_extension.rs")
 HERE = Path(__file__).parent
 COMMAND = "python -m tests.sandbox.rust_peer"
 
@@ -21,9 +21,9 @@ class PeerMissing(RuntimeError):
     """The program is not built; the message names the command that builds it."""
 
 
-def program() -> Path:
-    """Path of the built program. Raises PeerMissing."""
-    path = _folder() / "debug" / "rust_peer"
+def program(name: str = "rust_peer") -> Path:
+    """Path of a built program: `rust_peer`, or `their_extension`. Raises PeerMissing."""
+    path = _folder() / "debug" / name
     if not path.is_file():
         raise PeerMissing(f"{path} is not there; build it with `{COMMAND}` (cargo is needed)")
     return path
@@ -32,11 +32,12 @@ def program() -> Path:
 def build() -> Path:
     """Builds the program in the cache folder. Minutes the first time, nothing later. Raises CalledProcessError."""
     try:
+        program("their_extension")
         return program()
     except PeerMissing:
         pass
     source = _folder() / "source"
-    (source / "src").mkdir(parents=True, exist_ok=True)
+    (source / "src" / "bin").mkdir(parents=True, exist_ok=True)
     # Beside the clone, so that neither a lock file nor build output appears in it.
     for name in _SOURCES:
         shutil.copy(HERE / name, source / name)
