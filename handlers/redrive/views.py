@@ -60,7 +60,7 @@ def all_failures(table: Table, wanted: Filter) -> Iterator[dict[str, Any]]:
     """Yield every failure's summary, newest first."""
     cursor = None
     while True:
-        page = failures(table, wanted, 100, cursor)
+        page = failures(table, wanted, 500, cursor)
         yield from page.items
         cursor = page.cursor
         if cursor is None:

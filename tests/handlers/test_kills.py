@@ -54,7 +54,7 @@ class Size:
 
 
 SMALL = Size(fixed=60, broken=6, poison=2, kills=2, kill_after_s=(0.05, 0.5))
-LARGE = Size(fixed=6_000, broken=3_950, poison=50, kills=50, kill_after_s=(0.1, 3.0))
+LARGE = Size(fixed=1_500, broken=8_440, poison=60, kills=50, kill_after_s=(0.05, 1.0))
 
 
 class Server:

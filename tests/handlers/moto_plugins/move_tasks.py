@@ -115,7 +115,7 @@ def _start(self: SQSResponse) -> ActionResult:
         raise SQSException("InvalidParameterValue", "MaxNumberOfMessagesPerSecond must be between 1 and 500.")
     if any(task.source is source and task.status == "RUNNING" for task in _tasks(backend)):
         raise SQSException(
-            "AWS.SimpleQueueService.UnsupportedOperation",
+            "InvalidParameterValue",
             "There is already a task running. Only one active task is allowed for a source queue arn.",
         )
     task = MoveTask(
