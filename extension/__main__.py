@@ -167,6 +167,7 @@ class Sidecar:
                 raise
             self._api.register(("SHUTDOWN",))  # Managed Instances, not named as such
             self._table.concurrent = True
+        self._settings.account_id = self._api.account_id
         os.environ[IDENTIFIER] = self._api.identifier
 
     def _subscribe(self, listener: Socket, port: int) -> None:

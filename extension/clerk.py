@@ -179,7 +179,7 @@ class Clerk:
             new, self._inbox = self._inbox, []
         due = time.monotonic() + self._settings.log_wait_ms / 1000
         for invocation in new:
-            waits = self.telemetry_on and invocation.request_id is not None and not invocation.logs_done.is_set
+            waits = self.telemetry_on and not invocation.logs_done.is_set
             try:
                 self._file(invocation, hidden=waits)
             except BaseException as error:

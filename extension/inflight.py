@@ -115,6 +115,7 @@ class Table:
         self.concurrent = concurrent
         self._init_lines: deque[str] = deque(maxlen=log_tail_lines)
         self._init_failed: Invocation | None = None
+        self._init_logs_done = Flag()
         self._just_posted: Invocation | None = None
         self._latest: Invocation | None = None
         self._asked = 0
@@ -215,6 +216,7 @@ class Table:
                 return
             self._init_failed = invocation = Invocation(None, log_tail_lines=self._log_tail_lines)
             invocation.log_lines = self._init_lines
+            invocation.logs_done = self._init_logs_done
             invocation.outcome = Outcome(rules.INIT_ERROR, error, error_type, error_cut=cut)
             self.counters["failed"] += 1
         self._tell(invocation)
@@ -311,10 +313,19 @@ class Table:
         if invocation is not None:
             invocation.log_lines.append(line)
 
+    def init_logs_done(self) -> None:
+        """Every log line of the initialization has been delivered."""
+        self._init_logs_done.set()
+
     def judged_by_platform(self, request_id: str, outcome: Outcome) -> None:
-        """The platform says how an invocation ended. An error that the function handled passes the proxy, with its details."""
+        """The platform says how an invocation ended. An error that the function handled passes the proxy, with its details.
+
+        One that never reached the runtime, because it could not start, has its record already: that of the initialization.
+        """
         invocation = self._by_id.get(request_id)
         if invocation is None or (outcome.condition == rules.HANDLED_ERROR and invocation.observed.is_set):
+            return
+        if self._init_failed is not None and not self.runtime_ready and not invocation.observed.is_set:
             return
         self.end(request_id, outcome)
 

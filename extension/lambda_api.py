@@ -79,13 +79,14 @@ def exchange(address: tuple[str, int], request: bytes, method: bytes, limit_s: f
 class LambdaApi:
     """This extension's conversation with Lambda. `name` is the file's name in /opt/extensions, as Lambda demands."""
 
-    __slots__ = ("_address", "_host", "_name", "identifier", "registered_events")
+    __slots__ = ("_address", "_host", "_name", "account_id", "identifier", "registered_events")
 
     def __init__(self, address: tuple[str, int], name: str) -> None:
         self._address = address
         self._host = f"{address[0]}:{address[1]}"
         self._name = name
         self.identifier = ""
+        self.account_id = ""
         self.registered_events: tuple[str, ...] = ()
 
     def _request(self, method: str, path: str, headers: dict[str, str], body: str = "") -> bytes:
@@ -104,7 +105,7 @@ class LambdaApi:
         answer = self._call(
             "POST",
             _EXTENSION + "register",
-            {"Lambda-Extension-Name": self._name},
+            {"Lambda-Extension-Name": self._name, "Lambda-Extension-Accept-Feature": "accountId"},
             f'{{"events":[{wanted}]}}',
             _CALL_LIMIT_S,
         )
@@ -112,6 +113,7 @@ class LambdaApi:
         if answer.head.status != 200 or not identifier:
             raise ApiError("register", answer.head.status, answer.body)
         self.identifier = identifier
+        self.account_id = _account_id(answer.body)
         self.registered_events = events
 
     def subscribe(self, port: int, types: tuple[str, ...] = ("platform", "function")) -> str | None:
@@ -155,3 +157,13 @@ class LambdaApi:
         if not isinstance(event, dict):
             raise ValueError("an event that is not an object")
         return event
+
+
+def _account_id(body: bytes) -> str:
+    """Read the account's id from a registration; empty where it is not told, as under AWS's own emulator."""
+    try:
+        registration = fastjson.loads(body.decode())
+    except ValueError:
+        return ""
+    account = registration.get("accountId") if isinstance(registration, dict) else None
+    return account if isinstance(account, str) and account.isdigit() else ""

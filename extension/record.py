@@ -292,7 +292,12 @@ def _assemble(base: Record, pieces: tuple[bytes, bytes, bytes], details: dict[st
 
 
 def _arn(invocation: Invocation, settings: Settings) -> str:
-    return invocation.arn or f"arn:aws:lambda:{settings.region or ''}::function:{settings.function_name}"
+    """Return the function's ARN, as the event named it; an initialization has had no event, so it is put together."""
+    if invocation.arn:
+        return invocation.arn
+    region = settings.own_region or ""
+    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    return f"arn:{partition}:lambda:{region}:{settings.account_id}:function:{settings.function_name}"
 
 
 def _without_secrets(ended: Outcome, event: StoredEvent, settings: Settings) -> Outcome:

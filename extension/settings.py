@@ -275,6 +275,7 @@ class Settings:
     """The settings, and what the sidecar needs to know of its environment. `problems` lists what could not be read."""
 
     __slots__ = (
+        "account_id",
         "bucket",
         "bucket_kms_key_id",
         "capture",
@@ -349,6 +350,7 @@ class Settings:
         self.runtime_api = _read_or(self.problems, "AWS_LAMBDA_RUNTIME_API", _address, environ, None)
         self.endpoint_url_sqs = self._endpoint("SQS", environ)
         self.endpoint_url_s3 = self._endpoint("S3", environ)
+        self.account_id = ""  # told at the registration
         self.own_region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
         self.region = region_of_queue(self.queue_url) or self.own_region
         self.function_name = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")

@@ -79,11 +79,13 @@ class Attribution:
             dropped = record.get("droppedRecords")
             self.counters["logs_dropped"] += dropped if isinstance(dropped, int) else 1
         elif kind == "platform.initRuntimeDone":
+            self._table.init_logs_done()
             if record.get("status") == "success":
                 self._table.runtime_started()
             elif record.get("status") in ("error", "failure", "timeout") and record.get("phase") != "invoke":
                 error_type = record.get("errorType")
                 self._table.init_error(None, error_type if isinstance(error_type, str) else None)
+            self._on_logs_done()
         elif not isinstance(request_id, str):
             return
         elif kind == "platform.start":

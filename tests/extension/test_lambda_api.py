@@ -287,3 +287,19 @@ def test_no_socket_is_left_open(api: LambdaApi, platform: LambdaStandIn) -> None
 
 def test_a_malformed_answer_is_a_value_error() -> None:
     assert issubclass(http1.Malformed, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("body", "account"),
+    [
+        (b'{"functionName":"f","accountId":"123456789012"}', "123456789012"),
+        (b'{"functionName":"f"}', ""),
+        (b'{"accountId":123456789012}', ""),
+        (b'{"accountId":"x"}', ""),
+        (b"[]", ""),
+        (b"", ""),
+        (b"\xff", ""),
+    ],
+)
+def test_the_accounts_id_in_a_registration(body: bytes, account: str) -> None:
+    assert lambda_api._account_id(body) == account

@@ -507,6 +507,17 @@ def test_building_a_record_of_a_large_event_takes_no_time_to_speak_of() -> None:
     assert read(record)["backstop"]["payloadTruncated"] is True
 
 
+@pytest.mark.parametrize(
+    ("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_without_an_event_the_functions_arn_is_put_together(region: str, partition: str) -> None:
+    options = settings(queue_url="https://sqs.us-east-1.amazonaws.com/999999999999/elsewhere")
+    options.own_region, options.account_id = region, "123456789012"
+    invocation = failed(None, Outcome(INIT_ERROR), request_id=None)
+    arn = read(build(invocation, options))["requestContext"]["functionArn"]
+    assert arn == f"arn:{partition}:lambda:{region}:123456789012:function:pay"
+
+
 # Redaction and pieces of a batch
 
 

@@ -340,3 +340,31 @@ def test_any_batch_is_borne(concurrent: bool, entries: list[Any]) -> None:
     told = Told(concurrent=concurrent)
     told.take(*entries)
     assert told.attribution.counters["broken"] <= len(entries)
+
+
+# A runtime that cannot start
+
+
+def test_a_failed_initialization_waits_for_its_own_lines_only() -> None:
+    told = Told()
+    told.table.init_error(b'{"errorMessage":"no such module"}', "Runtime.ImportModuleError")
+    (failure,) = told.failures
+    assert not failure.logs_done.is_set
+    told.take(
+        {"type": "function", "record": "Cannot find module 'pg'\n"},
+        platform("initRuntimeDone", phase="init", status="error"),
+    )
+    assert failure.logs_done.is_set
+    assert list(failure.log_lines) == ["Cannot find module 'pg'"]
+    assert told.done == 1
+
+
+def test_what_never_reached_a_runtime_that_could_not_start_is_no_second_failure() -> None:
+    told = Told()
+    told.table.init_error(None, "Runtime.ImportModuleError")
+    told.take(
+        platform("start", requestId="a"),
+        platform("runtimeDone", requestId="a", status="error", errorType="Runtime.ImportModuleError"),
+        platform("report", requestId="a", status="error", errorType="Runtime.ImportModuleError"),
+    )
+    assert told.conditions == [(None, INIT_ERROR)]
