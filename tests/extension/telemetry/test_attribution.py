@@ -354,7 +354,7 @@ def test_a_failed_initialization_waits_for_its_own_lines_only() -> None:
         {"type": "function", "record": "Cannot find module 'pg'\n"},
         platform("initRuntimeDone", phase="init", status="error"),
     )
-    assert failure.logs_done.is_set
+    assert failure.logs_done.wait(0)
     assert list(failure.log_lines) == ["Cannot find module 'pg'"]
     assert told.done == 1
 
