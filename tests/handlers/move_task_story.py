@@ -29,8 +29,8 @@ class Teller:
         self.answers: dict[str, Any] = {}
 
     def queue(self, name: str, **attributes: str) -> tuple[str, str]:
-        url = self.client.create_queue(QueueName=f"{name}-{uuid.uuid4().hex[:6]}", Attributes=attributes)["QueueUrl"]
-         # type: ignore[arg-type]
+        given: Any = attributes
+        url = self.client.create_queue(QueueName=f"{name}-{uuid.uuid4().hex[:6]}", Attributes=given)["QueueUrl"]
         arn = self.client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         return url, arn
 
