@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from benchmarks import delivery, processes
+from benchmarks import delivery, processes, publish
 from benchmarks.invocation import Runtime, Straight
 from benchmarks.report import BUDGETS, Figure, beside, percentile, verdict
 from benchmarks.stand_in import Lambda, Queue
@@ -118,3 +118,18 @@ def test_percentiles() -> None:
     values = [float(number) for number in range(1, 102)]
     assert percentile(values, 50) == 51
     assert percentile(values, 99) == 100
+
+
+def test_what_is_missed_of_the_aims_is_said() -> None:
+    within, over = (Figure("start.backstop", 6 * ratio, "ms", "start.bare", ratio) for ratio in (1.5, 2.0))
+    assert publish.missed([within]) == "Every figure meets its aim."
+    assert publish.missed([over]) == "Missed of the aims: `start.backstop`: 2.00 × (aim 1.7, must 3)."
+    *_, row = publish.rows([over])
+    assert row == "| `start.backstop` | 12.00 ms | 2.00 × `start.bare` | 3 × | 1.7 × | meets the must |"
+
+
+def test_published_figures_replace_those_before_them() -> None:
+    page = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
+    assert publish.renewed(page, "new") == f"before\n{publish.BEGIN}\nnew\n{publish.END}\nafter\n"
+    with pytest.raises(ValueError, match="put the lines"):
+        publish.renewed("no marks", "new")
