@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.languages.tee import Recorded, Tee
-from tests.languages.traffic import BY_NATURE, Exchange, cut, exchanges, without_nature
+from tests.languages.traffic import BY_NATURE, Exchange, cut, exchanges, is_whole, without_nature
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: 127.0.0.1:9001\r\n\r\n"
 POST = b"POST /response HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody"
@@ -30,7 +30,9 @@ TRAILERS = b"POST /r HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r
     ],
 )
 def test_messages_are_cut_where_they_end(messages: list[bytes]) -> None:
-    assert cut(b"".join(messages)) == messages
+    stream = b"".join(messages)
+    assert cut(stream) == messages
+    assert is_whole(stream) == (not messages or messages[-1] in (NEXT, POST, CHUNKED, TRAILERS))
 
 
 def test_exchanges_of_several_connections_are_in_the_order_of_their_requests() -> None:

@@ -60,32 +60,41 @@ def cut(stream: bytes) -> list[bytes]:
     """HTTP/1.1 messages in a stream, heads and bodies together; the last one may be cut off (RFC 9112, sections 2.1 and 6.3)."""
     messages = []
     while stream:
-        end = _end_of_message(stream)
+        end = _end_of_message(stream) or len(stream)
         messages.append(stream[:end])
         stream = stream[end:]
     return messages
 
 
-def _end_of_message(stream: bytes) -> int:
+def is_whole(stream: bytes) -> bool:
+    """Whether a stream ends where a message ends."""
+    messages = cut(stream)
+    return not messages or _end_of_message(messages[-1]) is not None
+
+
+def _end_of_message(stream: bytes) -> int | None:
+    """Where the first message ends; None if it is cut off."""
     head, blank, _ = stream.partition(b"\r\n\r\n")
-    position = len(head) + len(blank)
+    if not blank:
+        return None
+    start = len(head) + len(blank)
     if re.search(rb"(?im)^Transfer-Encoding:\s*chunked\s*$", head):
-        return _end_of_chunks(stream, position)
+        return _end_of_chunks(stream, start)
     length = re.search(rb"(?im)^Content-Length:\s*(\d+)\s*$", head)
-    return min(len(stream), position + (int(length.group(1)) if length else 0))
+    end = start + (int(length.group(1)) if length else 0)
+    return end if end <= len(stream) else None
 
 
-def _end_of_chunks(stream: bytes, position: int) -> int:
+def _end_of_chunks(stream: bytes, start: int) -> int | None:
     while True:
-        line_end = stream.find(b"\r\n", position)
+        line_end = stream.find(b"\r\n", start)
         if line_end < 0:
-            return len(stream)
-        size = int(stream[position:line_end].split(b";")[0], 16)
-        position = line_end + 2
+            return None
+        size = int(stream[start:line_end].split(b";")[0], 16)
         if size == 0:
             end = stream.find(b"\r\n\r\n", line_end)  # trailers, if any, end with an empty line
-            return len(stream) if end < 0 else end + 4
-        position += size + 2
+            return None if end < 0 else end + 4
+        start = line_end + 2 + size + 2
 
 
 def _number_at(connection: Recorded, offset: int) -> int:
