@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.languages.traffic import Exchange, cut, exchanges, is_whole, without_
 
 # After these the runtime lives on, so that both runs are one conversation each.
 EVENTS = {row.name: row.event for row in ROWS if row.name in ("success", "error", "unicode", "large", "binary")}
+
+_INVOCATION_ID = re.compile(rb"(?im)^Lambda-Runtime-Invocation-Id: *(\S+)\r$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,19 @@ def test_connections_are_kept_as_without_the_layer(proxied: Traffic, plain: Traf
     if concurrency is None:  # else which of several waiting connections gets an event is chance
         assert proxied.per_connection == plain.per_connection
     assert bool(max(proxied.per_connection) > 1) == bool(max(plain.per_connection) > 1)
+
+
+def test_an_invocation_id_comes_back_from_the_clients_that_know_it(
+    client: Client, proxied: Traffic, concurrency: int | None
+) -> None:
+    """This emulator sends it on Managed Instances only."""
+    echoed = [_INVOCATION_ID.findall(one.request) for one in proxied.platform if one.request.startswith(b"POST")]
+    sent = [_INVOCATION_ID.findall(one.answer) for one in proxied.platform if one.request.startswith(b"GET")]
+    assert all(sent) if concurrency is not None else not any(sent)
+    if concurrency is not None and client.language in ("python", "rust"):
+        assert sorted(echoed) == sorted(sent)
+    else:
+        assert not any(echoed)
 
 
 def _talk(sandbox: Sandbox, runtime: Tee, platform: Tee) -> Traffic:
