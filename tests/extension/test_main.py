@@ -586,7 +586,6 @@ def test_a_handled_error_is_on_the_queue_before_next_is_asked_for(place: Place) 
     runtime.post("invocation/id-1/error", BOOM)
     assert place.platform.posted == [("invocation/id-1/error", BOOM)]
     place.platform.wait_for_next()
-    assert place.queue.at[-1] <= time.perf_counter()
     (body,) = place.queue.bodies
     message = read_message(body)
     assert message["requestContext"]["requestId"] == "id-1"

@@ -112,6 +112,7 @@ def test_a_peer_that_reads_a_little_now_and_then_does_not_stretch_the_deadline(
         assert in_time(started)
     finally:
         stop.set()
+        pair[0].close()  # the reader may wait for more
         reader.join()
 
 

@@ -70,9 +70,9 @@ def expecting(
     """Read `size` bytes, answer, and see that nothing more comes before the proxy hangs up."""
 
     def serve(sock: socket.socket) -> None:
-        seen.append(read_exactly(sock, size))
+        came = read_exactly(sock, size)
         send_in_pieces(sock, answer, pieces)
-        seen[-1] += read_to_end(sock)
+        seen.append(came + read_to_end(sock))
 
     return serve
 
@@ -431,17 +431,19 @@ def test_pipelined_requests_are_answered_in_order_and_kept_apart(size: int | Non
         request("GET", "/fourth", b"", "Connection: close"),
     ]
     answers = [f"HTTP/1.1 20{n} OK\r\nContent-Length: 1\r\n\r\n{n}".encode() for n in range(4)]
-    seen: list[bytes] = []
+    seen: list[list[bytes]] = [[], [], [], []]
+    numbers = iter(range(4))
 
     def serve(sock: socket.socket) -> None:
-        number = place.upstream.connections - 1
-        expecting(len(asked[number]), answers[number], seen)(sock)
+        number = next(numbers)
+        expecting(len(asked[number]), answers[number], seen[number])(sock)
 
     place.upstream.script = serve
     with place.connect() as sock:
         send_in_pieces(sock, b"".join(asked), size)
         assert read_to_end(sock) == b"".join(answers)
-    comes(seen, asked)
+    for came, expected in zip(seen, asked, strict=True):
+        comes(came, [expected])
 
 
 def test_a_flood_of_pipelined_requests_waits_outside(place: Place) -> None:
