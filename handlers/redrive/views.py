@@ -142,7 +142,7 @@ def failure(table: Table, events: EventStore, failure_id: str, *, masked: bool =
             "response": mask(response) if response else None,
         }
     try:
-        event = events.read(body, head.get("eventSha256") if "truncated" not in head.get("marks", []) else None)
+        event = events.read(body, head.get("eventSha256"))
     except EventGone as error:
         return {**shown, "event": None, "eventMissing": str(error)}
     return {**shown, "event": mask_bytes(event) if masked else event}

@@ -223,3 +223,20 @@ def test_after_a_failed_canary_no_other_canary_runs(bench: Bench) -> None:
     bench.target.answer = lambda event: Result(False, "again", "E: m")
     assert bench.work(phase="canary")["outcome"] == "failed"
     assert bench.work("two", phase="canary")["reason"] == "a canary failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("cut", {"payloadTruncated": True, "encoded": True}),
+        ("redacted", {"redacted": ["$.card"]}),
+        ("piece", {"condition": "PartialBatch", "batch": {"key": "1", "checkpoint": "1", "range": ["1", "2"]}}),
+    ],
+)
+def test_what_is_kept_of_an_event_is_what_a_forced_replay_sends(
+    bench: Bench, name: str, details: dict[str, Any]
+) -> None:
+    """The record's hash is of the event as it came; the kept bytes have their own."""
+    bench.world.collect(sidecar_record(name, b'{"kept":1.00}', payloadSha256="0" * 64, **details))
+    assert bench.work(name)["outcome"] == "resolved"
+    assert bench.target.got == [b'{"kept":1.00}']
