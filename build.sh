@@ -19,7 +19,6 @@ usage: ./build.sh COMMAND [options]
 
   demo [--json]        a Node.js function fails in every way under AWS's own emulator; shows what arrived on the queue
   demo --redrive       the way back: it fails, is captured, is fixed, a canary passes, and its events are driven back
-  demo --redrive       the way back: it fails, is captured, is fixed, a canary passes, and its events are driven back
   test [--all] [ARGS]  build the layer, then run the tests; --all adds compiled languages and large seeds; ARGS go to pytest
   layer                build dist/backstop-layer-x86_64.zip
   bench [NAME ...]     measure start, memory, added time, delivery and size; prints JSON lines
@@ -157,10 +156,6 @@ demo() {
     need_emulator_commands
     make_layer
     make_emulator
-    if [[ ${1:-} == --redrive ]]; then
-        shift
-        exec "$VENV/bin/python" -m tests.handlers.circle "$@"
-    fi
     if [[ ${1:-} == --redrive ]]; then
         shift
         exec "$VENV/bin/python" -m tests.handlers.circle "$@"
