@@ -134,7 +134,7 @@ class _Work:
                 self._child(inner, _advance(states, index), f"{path}[{index}]", depth)
                 for index, inner in enumerate(value)
             ]
-        if isinstance(value, str) and not isinstance(value, Number) and value.lstrip()[:1] in ("{", "["):
+        if isinstance(value, str) and not isinstance(value, Number) and value.lstrip()[:1] in ("{", "[", '"'):
             return self._inside_string(value, states, path, depth)
         return value
 

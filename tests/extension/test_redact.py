@@ -114,3 +114,33 @@ def test_without_a_match_the_value_is_the_same(value: Any, rule: str) -> None:
     done = redact(text, rules(rule))
     if not done.paths:
         assert json.loads(done.text) == json.loads(text)
+
+
+CARD = "4111-1111-1111"
+KEYS = st.sampled_from(["card", "Card", "a", "b", 'q"uote'])
+
+
+def with_cards(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: CARD if key.lower() == "card" else with_cards(inner) for key, inner in value.items()}
+    return [with_cards(inner) for inner in value] if isinstance(value, list) else value
+
+
+@st.composite
+def as_text(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> str:
+    return json.dumps(with_cards(draw(inner)), ensure_ascii=draw(st.booleans()))
+
+
+WRAPPED = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3) | as_text(inner),
+    max_leaves=12,
+)
+
+
+@given(WRAPPED)
+def test_a_cut_value_is_nowhere_left_however_often_it_is_wrapped_in_json_text(value: Any) -> None:
+    """Also where JSON text was quoted again, so that a string holds a string that holds an object."""
+    done = redact(json.dumps(with_cards(value)), rules("card"))
+    json.loads(done.text)
+    assert CARD not in done.text
