@@ -71,6 +71,8 @@ def line(record: Record, mode: str, reason: str) -> str:
 def _masked_payload(event: bytes, details: dict[str, Any]) -> dict[str, Any]:
     if details.get("payloadAbsent"):
         return {}
+    if details.get("payloadRef"):  # no event in the body: it was on its way to the bucket
+        return {"payloadOmitted": f"over {_PAYLOAD_LIMIT} bytes"}
     raw = payload.from_base64(event) if details.get("payloadEncoding") == "base64" else event
     if len(raw) > _PAYLOAD_LIMIT:
         return {"payloadOmitted": f"over {_PAYLOAD_LIMIT} bytes"}

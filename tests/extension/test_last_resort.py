@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from extension import last_resort
 from extension.outcome import HANDLED_ERROR, INIT_ERROR, Outcome
 from extension.record import Record
-from tests.extension.invocations import ARN, REQUEST_ID, build, failed
+from tests.extension.invocations import ARN, REQUEST_ID, build, failed, settings
 
 SECRET = "hunter2-9f8e7d"
 MARKER = "kept-4b5c6d"
@@ -156,6 +156,13 @@ def test_what_cannot_be_masked_is_left_out_and_said(event: bytes, why: str) -> N
     record = build(failed(event))
     assert why in line_of(record, "masked")["payloadOmitted"]
     assert SECRET not in last_resort.line(record, "masked", "x")
+
+
+def test_an_event_on_its_way_to_the_bucket_is_not_shown_as_null() -> None:
+    record = build(failed(b'"' + b"x" * 2_000_000 + b'"'), settings(bucket="large-events"))
+    line = line_of(record, "masked")
+    assert "maskedPayload" not in line
+    assert line["payloadOmitted"]
 
 
 @pytest.mark.parametrize(
