@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 _BLANK = " \t\r\n"
-_decoder = json.JSONDecoder()
+# Numbers stay text: they are only passed over here, and Python refuses to read one of over 4,300 digits.
+_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def value_text(text: str, *path: str) -> str | None:

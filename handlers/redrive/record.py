@@ -25,6 +25,7 @@ from handlers.redrive.raw_json import value_text
 
 UNKNOWN_FUNCTION = "unknown"
 _FRAMES_IN_FINGERPRINT = 3
+_MOST_DIGITS = 4_300
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]{16,}|\d+")
 
 
@@ -203,9 +204,14 @@ def parse(message: Message, function_of_queue: Mapping[str, str] | None = None) 
     return _record(value, message.body, ())
 
 
+def _whole_number(digits: str) -> int | str:
+    """Read a number as far as Python does (4,300 digits): a longer one is somebody's event, which is kept as bytes anyway."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"not JSON: {type(error).__name__}") from None
     if not isinstance(value, dict):

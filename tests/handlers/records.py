@@ -83,7 +83,7 @@ def sidecar_record(
         f'"functionError":"Unhandled"}},"responsePayload":{{"errorType":"ValueError","errorMessage":"no stock"}},'
         f'"backstop":{json.dumps(backstop)}}}'
     )
-    _validator().validate(json.loads(text))
+    _validator().validate(json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 4_300 else digits))
     return text
 
 

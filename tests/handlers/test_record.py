@@ -43,6 +43,11 @@ def test_a_sidecars_event_is_taken_byte_for_byte(encoded: bool) -> None:
     assert one.logs == ("a line",)
 
 
+def test_an_event_with_a_number_that_python_refuses_to_read_is_taken_all_the_same() -> None:
+    event = b'{"n":' + b"9" * 5_000 + b"}"
+    assert captured(sidecar_record(event=event)).event == event
+
+
 def test_bytes_that_are_not_text_come_by_base64() -> None:
     assert captured(sidecar_record(event=b"\xff\x00\xfe", encoded=True)).event == b"\xff\x00\xfe"
 
