@@ -133,7 +133,8 @@ make_functions() {
         say "the functions of the language tests in every language (the first build takes minutes)"
         "$VENV/bin/python" -m tests.languages.build >&2
         say "the sandbox's peers in Rust"
-        "$VENV/bin/python" -m tests.sandbox.rust_peer >&2
+        "$VENV/bin/python" -m tests.sandbox.rust_peer >&2 ||
+            die 'test --all needs Rust 1.92 or newer on PATH (Debian 13 has 1.85), for the crate lambda-simulator; ./build.sh test needs none'
     else
         say "the functions of the language tests"
         "$VENV/bin/python" -m tests.languages.build python bash >&2
