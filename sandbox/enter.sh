@@ -4,7 +4,7 @@
 # usage: enter.sh ROOT BASE TMP HOSTS [TARGET=SOURCE ...]
 #   ROOT    an empty folder, to become /
 #   BASE    a prepared root to take everything else from, or an empty word: then this machine's own folders are used
-#   TARGET  var/task, var/runtime or opt, with the folder to show there, read-only
+#   TARGET  var/task, var/runtime, opt or a folder below tmp, with the folder to show there, read-only
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -40,6 +40,7 @@ mount --rbind /proc "$root/proc"
 mount --bind "$tmp" "$root/tmp"
 for pair in "$@"; do
     target=$root/${pair%%=*}
+    mkdir -p "$target"
     mount --bind "${pair#*=}" "$target"
     mount -o remount,bind,ro "$target" 2>/dev/null || true
 done

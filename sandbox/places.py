@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -97,6 +98,13 @@ class PlainFolders:
         return
 
 
+def _hidden_by_tmp() -> list[Path]:
+    """Folders of ours that the environment's own /tmp would hide: a clone, a virtual environment or a cache below /tmp."""
+    cache = os.environ.get("BACKSTOP_CACHE", "")
+    ours = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parent.parent, Path(cache or "/")}
+    return sorted(path for path in ours if path.is_relative_to("/tmp") and path.is_dir())
+
+
 class OwnRoot:
     """A mount namespace with a root made for this environment. Raises NoNamespaces, or OSError."""
 
@@ -108,6 +116,7 @@ class OwnRoot:
         hosts = folder / "hosts"
         hosts.write_text(_HOSTS)
         pairs = [f"{name}={path.resolve()}" for name, path in _mounts(function, folder / "empty").items()]
+        pairs += [f"{path.relative_to('/')}={path}" for path in _hidden_by_tmp()]
         fixed = [str(root), str(base or ""), str(self._tmp), str(hosts)]
         self._keeper = subprocess.Popen(
             [*unshare_command(), "sh", str(ENTER), *fixed, *pairs],
